@@ -1,0 +1,46 @@
+# Each target does its own set-up. Needed: git, make, Python 3.11 with its venv module.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+# No dependency's usage reports, whatever is typed.
+export BENTOML_DO_NOT_TRACK := True
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test check bench bento clean lock
+
+demo: .venv/stamp
+	$(BIN)/caremodels demo
+
+test: .venv/stamp
+	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q -m slow
+
+check: .venv/stamp
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/stamp
+	$(BIN)/python benchmarks/demo.py
+
+# The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.
+bento: .venv/stamp
+	$(BIN)/bentoml build
+
+# Byte code is compiled on first use: in one go it would double the time of the installation.
+.venv/stamp: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip check
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
+	touch $@
+
+# After a change of dependencies. No registry's name goes into the lock.
+lock:
+	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --output-file requirements.lock
+
+clean:
+	rm -rf .venv var

@@ -1,0 +1,520 @@
+"""The command line: parses, wires the rooms together, prints. Nothing imports it.
+
+Results go to standard output, as a short text or with ``--json`` as one JSON object; progress goes
+to standard error and only to a terminal. Exit codes: 0 done or quiet, 1 failure, 2 usage,
+3 alarm or gate refused, 4 not enough data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data import marts, source, telemetry
+from data.errors import CaremodelsError, GateRefusedError, UsageError
+from data.home import Home
+from data.period import Period
+from data.pseudonym import keyed_hash, load_key
+
+if TYPE_CHECKING:  # Ibis takes a second to import
+    from data.store import LoadReport
+
+ROOT = Path(__file__).resolve().parent
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+Stage = Callable[[str, float], None]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    telemetry.off()
+    # XGBoost's threads spin while they wait; beside another busy process that doubles the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options, Home.from_env())
+    except CaremodelsError as error:
+        print(f"caremodels: {error}", file=sys.stderr)
+        for fault in error.errors:
+            print(f"  {fault.field}: {fault.reason}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except OSError as error:
+        print(f"caremodels: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 1
+    return code
+
+
+def mart_load(options: argparse.Namespace, home: Home) -> int:
+    from data.store import Origin, open_store
+
+    mart = marts.load(options.mart)
+    query = source.from_file(options.sql) if options.sql else source.load(options.source)
+    files = source.find(options.files)
+    with _progress(options) as stage:
+        stage("reading", 0.0)
+        table = source.read(query, files)
+        stage("checking and storing", 0.5)
+        origin = Origin(
+            load_id=source.fingerprint(query, files)[:16],
+            source=query.name,
+            use=query.use,
+            terms=query.terms,
+            attribution=query.attribution,
+        )
+        with open_store(home.marts) as store:
+            report = store.load(mart, table, origin)
+    return _loaded(options, report)
+
+
+def mart_simulate(options: argparse.Namespace, home: Home) -> int:
+    from data.simulate import simulate
+    from data.store import Origin, open_store
+
+    mart = marts.load("ed_visit")
+    given = {
+        name: getattr(options, name)
+        for name in ("visits", "seed", "first", "last", "drift", "drift_from")
+    }
+    with _progress(options) as stage:
+        stage("simulating", 0.0)
+        table = simulate(**given)
+        stage("checking and storing", 0.5)
+        origin = Origin(
+            load_id="-".join(str(value) for value in given.values() if value is not None),
+            source="simulated network",
+            use="demonstration",
+            terms="Simulated visits: no patient stands behind them.",
+        )
+        with open_store(home.marts) as store:
+            report = store.load(mart, table, origin)
+    return _loaded(options, report)
+
+
+def _loaded(options: argparse.Namespace, report: LoadReport) -> int:
+    _print(options, asdict(report))
+    if report.read and report.kept == 0:
+        print("caremodels: every row was refused", file=sys.stderr)
+        return 1
+    return 0
+
+
+def train(options: argparse.Namespace, home: Home) -> int:
+    from models import catalog
+    from training import run
+
+    with _progress(options) as stage:
+        trained = run.train(
+            home,
+            catalog.load(options.model),
+            train_to=options.train_to,
+            validate_to=options.validate_to,
+            test_to=options.test_to,
+            seed=options.seed,
+            stage=stage,
+        )
+    _print(options, asdict(trained), short=_headline)
+    return 0
+
+
+def evaluate(options: argparse.Namespace, home: Home) -> int:
+    from models import artifact, catalog, registry
+    from training import run
+
+    spec = catalog.load(options.model)
+    with _progress(options) as stage:
+        stage("fetching the version", 0.0)
+        version = options.version or registry.latest(home, spec.name)
+        fitted = artifact.load(registry.fetch(home, spec.name, version), threads=2)
+        first, last = options.first, options.last
+        if not (first or last):
+            first, last = fitted.manifest.provenance.periods["test"]
+        stage("evaluating", 0.3)
+        figures = run.reevaluate(home, fitted, Period.between(first, last), mart=marts.load(spec.mart))
+    if figures["seen"]:
+        print(
+            f"caremodels: {figures['seen']} of these rows are of the period that the version learned "
+            "from; the figures flatter it",
+            file=sys.stderr,
+        )
+    _print(options, {"model": spec.name, "version": version, **figures}, short=_headline)
+    return 0
+
+
+def promote(options: argparse.Namespace, home: Home) -> int:
+    from models import artifact, catalog, ledger, registry, release
+    from training import gate
+
+    spec = catalog.load(options.model)
+    if not (options.by.strip() and options.reason.strip()):
+        raise UsageError("--by and --reason say who promotes and why: neither may be empty")
+    with _progress(options) as stage:
+        stage("fetching the version", 0.0)
+        folder = registry.fetch(home, spec.name, options.version)
+        manifest = artifact.verify(folder)
+        figures = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        findings = gate.judge(figures, spec.limits)
+        result = {
+            "model": spec.name,
+            "version": options.version,
+            "pointer": options.pointer,
+            "gate": [asdict(finding) for finding in findings],
+            "promoted": all(finding.passed for finding in findings),
+        }
+        if result["promoted"]:
+            stage("publishing", 0.5)
+            release.publish(home.releases, folder, model=spec.name, version=options.version)
+            # Written down before it takes effect: a pointer that nobody signed is the worse half.
+            ledger.append(
+                home.ledger,
+                load_key(home.path),
+                act=f"promote to {options.pointer}",
+                model=spec.name,
+                version=options.version,
+                by=options.by,
+                reason=options.reason,
+                evidence={"gate": result["gate"], "files": dict(manifest.files)},
+            )
+            release.point(
+                home.releases, model=spec.name, pointer=options.pointer, version=options.version
+            )
+            registry.set_alias(home, spec.name, options.pointer, options.version)
+    _print(options, result)
+    return 0 if result["promoted"] else GateRefusedError.exit_code
+
+
+def serve(options: argparse.Namespace, home: Home) -> int:
+    from models import artifact, release
+
+    if options.host not in LOOPBACK:
+        raise UsageError("--host: there are no API keys yet, so that only loopback may be listened on")
+    models = release.models(home.releases)
+    if not models:
+        raise CaremodelsError(
+            f"no model is released in {home.releases}: train one and promote it (caremodels promote)"
+        )
+    for model in models:
+        version = release.pointed(home.releases, model=model)
+        loaded = artifact.load(home.releases / model / str(version))
+        if loaded.manifest.provenance.use == "demonstration" and not options.demo:
+            raise CaremodelsError(
+                f"{model} {version} is for demonstration, not for care: serve it with --demo"
+            )
+    _free(options.host, options.port)
+    print(
+        f"caremodels: http://{options.host}:{options.port}/v1/models, open to this machine only "
+        "(no API key exists)",
+        file=sys.stderr,
+    )
+    os.environ |= {
+        "CAREMODELS_HOME": str(home.path),
+        "CAREMODELS_DEMO": "1" if options.demo else "0",
+        "CAREMODELS_WORKERS": str(options.workers),
+        "BENTOML_HOME": str(home.path / "bentoml"),
+    }
+    command = ["bentoml", "serve", "serving.service:CareModels", "--working-dir", str(ROOT)]
+    place = ["--host", options.host, "--port", str(options.port)]
+    # The server takes this process over, so that a signal to it is a signal to the server.
+    os.execv(sys.executable, [sys.executable, "-m", *command, *place])  # noqa: S606 no shell
+
+
+def outcomes_load(options: argparse.Namespace, home: Home) -> int:
+    from data.log import schema
+    from data.log.append import OutcomeRow, record_outcomes
+    from data.store import open_store
+    from models import catalog
+    from training.cohort import select
+
+    mart = marts.load(options.mart)
+    key = load_key(home.path)
+    engine = schema.connect(home.log)
+    totals = {"joined": 0, "unknown": 0, "revised": 0}
+    with _progress(options) as stage, open_store(home.marts) as store:
+        stage("reading the mart", 0.0)
+        table = store.read(mart, Period.between(None, None))
+        specs = [catalog.load(name) for name in catalog.names()]
+        for spec in specs:
+            if spec.mart != mart.name:
+                continue
+            stage(f"joining {spec.name}", 0.3)
+            known = select(spec, mart, table)
+            rows = [
+                OutcomeRow(
+                    outcome=int(outcome),
+                    # The mart does not say when the outcome was known; an emergency visit ends
+                    # within a day of its arrival.
+                    observed_at=arrived.replace(tzinfo=UTC),
+                    model=spec.name,
+                    encounter=keyed_hash(key, encounter, kind="encounter"),
+                )
+                for encounter, outcome, arrived in zip(
+                    known.rows[mart.key], known.outcome, known.time.tolist(), strict=True
+                )
+            ]
+            report = record_outcomes(engine, rows, datetime.now(UTC), source="mart")
+            for name in totals:
+                totals[name] += getattr(report.counts, name)
+    _print(options, totals)
+    return 0
+
+
+def monitor(options: argparse.Namespace, home: Home) -> int:
+    from models import artifact, catalog, release
+    from monitoring import run
+
+    spec = catalog.load(options.model)
+    version = options.version or release.pointed(home.releases, model=spec.name)
+    if version is None:
+        raise CaremodelsError(f"{spec.name}: no version is released, so that nothing is to be watched")
+    folder = home.releases / spec.name / version
+    loaded = artifact.load(folder)
+    with _progress(options) as stage:
+        found = run.monitor(
+            home,
+            loaded,
+            version,
+            Period.between(options.first, options.last),
+            at_promotion=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
+            stage=stage,
+        )
+    result = asdict(found)
+    _print(options, result, short=_verdict)
+    return {"quiet": 0, "alarm": 3, "insufficient": 4}[result["verdict"]]
+
+
+def card(options: argparse.Namespace, home: Home) -> int:
+    from models import catalog, registry
+
+    spec = catalog.load(options.model)
+    version = options.version or registry.latest(home, spec.name)
+    folder = registry.fetch(home, spec.name, version)
+    options.out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name in ("card.html", "evaluation.json"):
+        target = options.out / name
+        target.write_bytes((folder / name).read_bytes())
+        written.append(str(target))
+    _print(options, {"model": spec.name, "version": version, "files": written})
+    return 0
+
+
+def ledger_verify(options: argparse.Namespace, home: Home) -> int:
+    from models import ledger
+
+    entries = ledger.verify(home.ledger, load_key(home.path))
+    last = asdict(entries[-1]) if entries else None
+    _print(options, {"entries": len(entries), "intact": True, "last": last})
+    return 0
+
+
+def releases(options: argparse.Namespace, home: Home) -> int:
+    from models import release
+
+    found = {
+        model: {
+            pointer: release.pointed(home.releases, model=model, pointer=pointer)
+            for pointer in ("champion", "challenger")
+        }
+        for model in release.models(home.releases)
+    }
+    _print(options, {"releases": found})
+    return 0
+
+
+def demo(options: argparse.Namespace, home: Home) -> int:
+    del home  # the demo keeps its own, under it
+    script = ROOT / "benchmarks" / "demo.py"
+    if not script.is_file():
+        raise CaremodelsError("the demo runs from a checkout of the repository")
+    outcome: int = runpy.run_path(str(script))["walk"](files=options.files, visits=options.visits)
+    return outcome
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="caremodels", description="Clinical risk models: trained, explained, recorded, watched."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    mart = commands.add_parser("mart", help="bring rows in").add_subparsers(required=True)
+    load = _command(mart, "load", mart_load, "load files through a query and hold them to the contract")
+    load.add_argument("mart", metavar="MART")
+    which = load.add_mutually_exclusive_group(required=True)
+    which.add_argument("--source", metavar="NAME", help=f"one of: {', '.join(source.known())}")
+    which.add_argument("--sql", type=Path, metavar="FILE", help="your own query over the view 'source'")
+    load.add_argument("--files", required=True, metavar="GLOB", help="Parquet or CSV")
+    simulate = _command(mart, "simulate", mart_simulate, "simulate visits to a hospital network")
+    simulate.add_argument("--visits", type=_positive, default=200_000)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--from", dest="first", default="2015-01", metavar="YYYY-MM")
+    simulate.add_argument("--to", dest="last", default="2021-12", metavar="YYYY-MM")
+    simulate.add_argument("--drift", metavar="KIND", help="new_site, fahrenheit, winter_surge, …")
+    simulate.add_argument("--drift-from", metavar="YYYY-MM")
+
+    fitting = _model_command(commands, "train", train, "fit, calibrate, evaluate, register")
+    for limit in ("train", "validate", "test"):
+        fitting.add_argument(f"--{limit}-to", metavar="YYYY-MM", help="inclusive")
+    fitting.add_argument("--seed", type=int, default=0)
+
+    judging = _model_command(commands, "evaluate", evaluate, "measure a version on a period of the mart")
+    judging.add_argument("--version", metavar="N", help="default: the newest")
+    _period(judging)
+
+    promoting = _model_command(commands, "promote", promote, "release a version that passes its gate")
+    promoting.add_argument("--version", required=True, metavar="N")
+    promoting.add_argument(
+        "--as", dest="pointer", choices=("champion", "challenger"), default="champion"
+    )
+    promoting.add_argument("--by", required=True, metavar="WHO")
+    promoting.add_argument("--reason", required=True, metavar="TEXT")
+
+    serving = _command(commands, "serve", serve, "answer over HTTP")
+    serving.add_argument("--port", type=int, default=3000)
+    serving.add_argument("--host", default="127.0.0.1")
+    serving.add_argument("--workers", type=_positive, default=1)
+    serving.add_argument("--demo", action="store_true", help="also models that are not for care")
+
+    arrived = commands.add_parser("outcomes", help="what happened").add_subparsers(required=True)
+    joining = _command(arrived, "load", outcomes_load, "join outcomes in the mart to the prediction log")
+    joining.add_argument("mart", metavar="MART")
+
+    watching = _model_command(commands, "monitor", monitor, "drift and outcomes of a window")
+    watching.add_argument("--version", metavar="N", help="default: the champion")
+    _period(watching)
+
+    showing = _model_command(commands, "card", card, "write a version's card")
+    showing.add_argument("--version", metavar="N", help="default: the newest")
+    showing.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    book = commands.add_parser("ledger", help="who promoted what").add_subparsers(required=True)
+    _command(book, "verify", ledger_verify, "find any change, removal or reordering")
+    _command(commands, "releases", releases, "which versions are released")
+
+    walking = _command(commands, "demo", demo, "walk the whole journey, over a real server")
+    walking.add_argument("--files", metavar="GLOB", help="NHAMCS files; default: simulated visits")
+    walking.add_argument("--visits", type=_positive, default=60_000, help="how many to simulate")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace, Home], int], text: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _model_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace, Home], int], text: str
+) -> argparse.ArgumentParser:
+    parser = _command(commands, name, run, text)
+    parser.add_argument("model", metavar="MODEL")
+    return parser
+
+
+def _period(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="first", metavar="YYYY-MM", help="month or day, inclusive")
+    parser.add_argument("--to", dest="last", metavar="YYYY-MM", help="month or day, inclusive")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def _free(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError):
+            raise CaremodelsError(f"port {port} of {host} is taken or not to be had") from None
+
+
+@contextmanager
+def _progress(options: argparse.Namespace) -> Iterator[Stage]:
+    """A bar on standard error, for a person at a terminal; silent in a pipe."""
+    del options
+    if not sys.stderr.isatty():
+        yield lambda _name, _done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda name, done: bar.update(task, description=name, completed=done)
+
+
+def _print(
+    options: argparse.Namespace,
+    result: Mapping[str, Any],
+    *,
+    short: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> None:
+    """One JSON object, or the same as lines of "name: value"."""
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False, default=str))
+        return
+    for line in _lines(short(result)):
+        print(line)
+
+
+def _lines(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield f"{indent}{name}:"
+            yield from _lines(inner, indent + "  ")
+        elif isinstance(inner, list) and inner and isinstance(inner[0], Mapping):
+            yield f"{indent}{name}:"
+            for row in inner:
+                yield indent + "  " + ", ".join(f"{k} {_short(v)}" for k, v in row.items())
+        else:
+            yield f"{indent}{name}: {_short(inner)}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value is None or value in ({}, []) else str(value)
+
+
+def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What fits on a screen of an evaluation; the rest is in the card."""
+    figures = result.get("metrics", result)
+    named = {name: figures[name] for name in ("n", "events", "auroc", "auprc", "brier", "calibration")}
+    others = {
+        name: {"auroc": row["auroc"], "calibration": row["calibration"]}
+        for name, row in figures["comparators"].items()
+    }
+    head = {name: result[name] for name in ("model", "version", "run_id") if name in result}
+    return {**head, **named, "comparators": others}
+
+
+def _verdict(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The verdict, what drifted, and where to read on."""
+    names = ("model", "version", "n", "outcomes", "verdict")
+    drifted = [row for row in result["columns"] if row["drifted"]]
+    rest = {"drifted": drifted, "alarms": result["alarms"], "report": result["report"]}
+    return {**{name: result[name] for name in names}, **rest}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

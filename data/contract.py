@@ -1,0 +1,268 @@
+"""What a row is: columns and marts, declared once and held everywhere.
+
+The same :func:`check` stands at both doors, before a mart is stored and before a request is
+scored. It takes an Arrow table or a list of JSON objects, and gives typed columns for the rows
+kept and, for every row refused, the field and the rule. It never repeats a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data.errors import ContractError, FieldError
+from data.parse import MISSING, parse_arrow, parse_json
+
+Role = Literal["id", "input", "audit", "outcome"]
+Available = Literal["arrival", "triage", "history", "after"]
+Kind = Literal["number", "integer", "flag", "category", "text", "time"]
+Rows = dict[str, npt.NDArray[Any]]
+"""Typed columns of equal length, by name.
+
+number, integer, flag: float64, missing is NaN. category: int16 index into the column's
+categories, missing is -1. text: object (str or None). time: datetime64[us], local wall clock.
+"""
+
+ARROW_TYPES: dict[Kind, pa.DataType] = {
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "flag": pa.bool_(),
+    "category": pa.string(),
+    "text": pa.string(),
+    "time": pa.timestamp("us"),
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """A phrase that a person reads, in English and in Chinese."""
+
+    en: str
+    zh: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Category:
+    """One allowed value of a category column."""
+
+    id: str
+    label: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: what it means, when it is known, what values it may hold.
+
+    ``unit`` is UCUM, ``loinc`` the code under which an Observation carries it, ``low`` and
+    ``high`` the plausible range (inclusive): outside it a value is a mistake, not a patient.
+    """
+
+    name: str
+    kind: Kind
+    role: Role
+    available: Available
+    label: Text
+    unit: str | None = None
+    loinc: str | None = None
+    low: float | None = None
+    high: float | None = None
+    categories: tuple[Category, ...] = ()
+    required: bool = False
+
+    @cached_property
+    def codes(self) -> dict[str, int]:
+        """Category id -> its index."""
+        return {category.id: index for index, category in enumerate(self.categories)}
+
+    @property
+    def range_rule(self) -> str:
+        unit = f" {self.unit}" if self.unit and self.unit != "1" else ""
+        return f"outside {self.low:g} to {self.high:g}{unit}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mart:
+    """A table of rows of one kind: one row is one ``row`` (a visit, a stay, an hour)."""
+
+    name: str
+    row: Text
+    columns: tuple[Column, ...]
+    key: str
+    patient: str
+    site: str
+    time: str
+    weight: str | None = None
+
+    @cached_property
+    def by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
+
+    def __getitem__(self, name: str) -> Column:
+        """The column ``name``. Raises ContractError where the mart has none."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise ContractError(f"mart {self.name} has no column {name}") from None
+
+    def select(self, names: Sequence[str]) -> tuple[Column, ...]:
+        """The columns ``names``, in the mart's own order."""
+        wanted = {self[name].name for name in names}
+        return tuple(column for column in self.columns if column.name in wanted)
+
+    @property
+    def arrow_schema(self) -> pa.Schema:
+        return pa.schema([(column.name, ARROW_TYPES[column.kind]) for column in self.columns])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Rows that break one rule of one column."""
+
+    column: str
+    rule: str
+    positions: npt.NDArray[np.intp]
+
+    @property
+    def reason(self) -> str:
+        return f"{self.column}: {self.rule}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What :func:`check` found. ``kept`` is a mask over the rows that came in."""
+
+    rows: Rows
+    kept: npt.NDArray[np.bool_]
+    refused: tuple[Refusal, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return int(self.kept.sum())
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Reason -> number of rows that it refused. A row may have several reasons."""
+        return {refusal.reason: len(refusal.positions) for refusal in self.refused}
+
+    def faults(self) -> dict[int, tuple[FieldError, ...]]:
+        """Position of each refused row -> its faults."""
+        found: dict[int, list[FieldError]] = {}
+        for refusal in self.refused:
+            for position in refusal.positions:
+                fault = FieldError(field=refusal.column, reason=refusal.rule)
+                found.setdefault(int(position), []).append(fault)
+        return {position: tuple(faults) for position, faults in sorted(found.items())}
+
+
+def check(
+    columns: Sequence[Column],
+    rows: pa.Table | Sequence[Mapping[str, object]],
+    *,
+    key: str | None = None,
+) -> Checked:
+    """Hold rows to their columns: type, category, plausible range, required, unique key.
+
+    ``rows`` is an Arrow table (every column must be there) or JSON objects (an absent field and
+    a null both mean "not measured"; a field that no column declares refuses its row). Raises
+    ContractError where the rows as a whole cannot be read: a column missing, unknown or of
+    another type.
+
+    >>> age = Column(name="age", kind="number", role="input", available="arrival",
+    ...              label=Text("Age", "年龄"), unit="a", low=0, high=120, required=True)
+    >>> checked = check([age], [{"age": 71}, {"age": 710}, {"age": None}])
+    >>> checked.rows["age"], checked.reasons
+    (array([71.]), {'age: outside 0 to 120 a': 1, 'age: required': 1})
+    """
+    if isinstance(rows, pa.Table):
+        parsed = parse_arrow(columns, rows)
+        size = rows.num_rows
+        faults: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
+    else:
+        parsed, faults = parse_json(columns, rows)
+        size = len(rows)
+    for column in columns:
+        values, not_parsed = parsed[column.name]
+        faults += [(column.name, rule, bad) for rule, bad in _broken(column, values, not_parsed)]
+    if key is not None:
+        faults.append((key, "duplicate", _repeated(parsed[key][0])))
+
+    kept = np.ones(size, dtype=bool)
+    refused = []
+    for name, rule, bad in faults:
+        if bad.any():
+            kept &= ~bad
+            refused.append(Refusal(column=name, rule=rule, positions=np.flatnonzero(bad)))
+    everything = bool(kept.all())
+    typed = {name: values if everything else values[kept] for name, (values, _) in parsed.items()}
+    return Checked(rows=typed, kept=kept, refused=tuple(refused))
+
+
+def _broken(
+    column: Column, values: npt.NDArray[Any], not_parsed: npt.NDArray[np.bool_] | None
+) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """The rules of ``column`` that some row breaks, with the mask of those rows."""
+    found = []
+    if not_parsed is not None:
+        rule = "not an allowed value" if column.kind == "category" else f"not a {column.kind}"
+        found.append((rule, not_parsed))
+    if column.kind in ("number", "integer") and column.low is not None and column.high is not None:
+        with np.errstate(invalid="ignore"):
+            found.append((column.range_rule, (values < column.low) | (values > column.high)))
+    if column.kind == "integer":
+        found.append(("not a whole number", np.isfinite(values) & (values != np.rint(values))))
+    if column.required:
+        missing = MISSING[column.kind](values)
+        found.append(("required", missing if not_parsed is None else missing & ~not_parsed))
+    return found
+
+
+def _repeated(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """True where the same value stood in an earlier row."""
+    codes = pc.dictionary_encode(pa.array(values, from_pandas=True)).indices
+    indices = codes.to_numpy(zero_copy_only=False)
+    first = np.unique(indices, return_index=True)[1]
+    repeated = np.ones(len(indices), dtype=bool)
+    repeated[first] = False
+    return np.asarray(repeated & np.asarray(codes.is_valid()), dtype=bool)
+
+
+def sample(mart: Mart, n: int, seed: int) -> pa.Table:
+    """``n`` rows that fit the contract and belong to nobody: golden rows and tests.
+
+    Every optional column is missing in about a fifth of the rows, so that each path is walked.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for column in mart.columns:
+        missing = np.zeros(n, dtype=bool) if column.required else rng.random(n) < 0.2
+        arrays[column.name] = pa.array(
+            _draw(column, n, rng), mask=missing, type=ARROW_TYPES[column.kind]
+        )
+    arrays[mart.key] = pa.array([f"{mart.name}-{seed}-{i}" for i in range(n)])
+    return pa.table(arrays, schema=mart.arrow_schema)
+
+
+def _draw(column: Column, n: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+    low = 0.0 if column.low is None else column.low
+    high = low + 1000.0 if column.high is None else column.high
+    match column.kind:
+        case "number":
+            return np.round(rng.uniform(low, high, n), 1)
+        case "integer":
+            return rng.integers(int(low), int(high) + 1, n)
+        case "flag":
+            return rng.random(n) < 0.3
+        case "category":
+            ids = np.array([category.id for category in column.categories], dtype=object)
+            return np.asarray(ids[rng.integers(0, len(ids), n)])
+        case "text":
+            return np.array([f"{column.name}-{i}" for i in rng.integers(0, 50, n)], dtype=object)
+        case "time":
+            minutes = rng.integers(0, 365 * 24 * 60, n).astype("timedelta64[m]")
+            return np.datetime64("2024-01-01T00:00", "us") + minutes

@@ -1,0 +1,53 @@
+"""Stretches of time, as people name them: whole months or days, both ends inclusive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from data.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Period:
+    """``start`` <= t < ``end``, on the site's wall clock."""
+
+    start: datetime
+    end: datetime
+
+    @property
+    def days(self) -> tuple[str, str]:
+        """The first and the last day."""
+        return f"{self.start:%Y-%m-%d}", f"{self.end - timedelta(days=1):%Y-%m-%d}"
+
+    def __str__(self) -> str:
+        return " to ".join(self.days)
+
+    @classmethod
+    def between(cls, first: str | None, last: str | None) -> Period:
+        """From the start of ``first`` to the end of ``last``, each YYYY-MM or YYYY-MM-DD.
+
+        None leaves that side open. Raises UsageError where one is no month or day, or where
+        ``last`` lies before ``first``.
+
+        >>> Period.between("2021-01", "2021-12").end
+        datetime.datetime(2022, 1, 1, 0, 0)
+        """
+        start = _parse(first)[0] if first else datetime(1, 1, 1)  # noqa: DTZ001 wall clock
+        end = _parse(last)[1] if last else datetime(9999, 1, 1)  # noqa: DTZ001 wall clock
+        if end <= start:
+            raise UsageError(f"the period ends before it starts: {first} to {last}")
+        return cls(start, end)
+
+
+def _parse(text: str) -> tuple[datetime, datetime]:
+    """Start and end of the month or day ``text``."""
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}", text):
+            start = datetime.strptime(text, "%Y-%m")  # noqa: DTZ007 wall clock
+            return start, (start + timedelta(days=32)).replace(day=1)
+        start = datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 wall clock
+        return start, start + timedelta(days=1)
+    except ValueError:
+        raise UsageError(f"not a month (YYYY-MM) or day (YYYY-MM-DD): {text!r}") from None

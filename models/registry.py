@@ -1,0 +1,147 @@
+"""The only importer of MLflow: log a run, register a version, move an alias, fetch.
+
+MLflow is where data scientists look. Production reads releases (``models.release``), so that a
+tracking server that is down, or an alias moved by hand, changes no answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data import telemetry
+from data.contract import Kind
+from data.errors import CaremodelsError, NotFoundError
+from data.home import Home
+from models.artifact import Artifact
+
+_COLUMN_TYPES: dict[Kind, str] = {
+    # Doubles throughout: an integer column with a gap, or an int where a double stands, is refused.
+    "number": "double",
+    "integer": "double",
+    "flag": "double",
+    "category": "string",
+    "text": "string",
+    "time": "string",
+}
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A registered version."""
+
+    model: str
+    version: str
+    run_id: str
+
+
+@contextmanager
+def _mlflow(home: Home) -> Iterator[Any]:
+    """MLflow, pointed at this home; its failures become ours."""
+    telemetry.off()
+    import mlflow
+
+    # MLflow reports each schema migration and each registration as a log line of its own.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    home.path.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(home.tracking_uri)
+    try:
+        yield mlflow
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFoundError(error.message.splitlines()[0]) from None
+        raise CaremodelsError(f"MLflow: {error.message.splitlines()[0]}") from None
+
+
+def register(
+    home: Home,
+    artifact: Artifact,
+    folder: Path,
+    *,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    evidence: Path,
+) -> Version:
+    """Log a run with its parameters, figures and plots, and register ``folder`` as a new version.
+
+    ``evidence``: a folder whose files are kept beside the model (plots, card, evaluation).
+    """
+    with _mlflow(home) as mlflow:
+        experiment = _experiment(mlflow, home, artifact.spec.name)
+        with mlflow.start_run(experiment_id=experiment) as run:
+            mlflow.log_params(dict(params))
+            mlflow.log_metrics(dict(metrics))
+            mlflow.set_tags({"use": artifact.manifest.provenance.use, "mart": artifact.spec.mart})
+            mlflow.log_artifacts(str(evidence), "evaluation")
+            model = mlflow.pyfunc.log_model(
+                name="model",
+                loader_module="models.pyfunc",
+                data_path=str(folder),
+                code_paths=[str(ROOT / "models"), str(ROOT / "data")],
+                signature=_signature(artifact),
+                pip_requirements=["-r " + str(ROOT / "requirements.lock")],
+                registered_model_name=artifact.spec.name,
+            )
+            return Version(
+                model=artifact.spec.name,
+                version=str(model.registered_model_version),
+                run_id=run.info.run_id,
+            )
+
+
+def latest(home: Home, model: str) -> str:
+    """The newest version. Raises NotFoundError where none is registered."""
+    with _mlflow(home) as mlflow:
+        found = mlflow.MlflowClient().search_model_versions(f"name = '{model}'")
+        if not found:
+            raise NotFoundError(f"{model}: no version is registered; train one (caremodels train)")
+        return str(max(int(version.version) for version in found))
+
+
+def fetch(home: Home, model: str, version: str) -> Path:
+    """The folder of a version's artifact. Raises NotFoundError where it is not registered."""
+    with _mlflow(home) as mlflow:
+        client = mlflow.MlflowClient()
+        if version not in {str(v.version) for v in client.search_model_versions(f"name = '{model}'")}:
+            raise NotFoundError(f"{model}: version {version} is not registered")
+        place = mlflow.artifacts.download_artifacts(
+            client.get_model_version_download_uri(model, version),
+        )
+        inner = [path.parent for path in Path(place, "data").glob("*/manifest.json")]
+        if len(inner) != 1:
+            raise NotFoundError(f"{model}: version {version} holds no model of caremodels")
+        return inner[0]
+
+
+def set_alias(home: Home, model: str, alias: str, version: str) -> None:
+    """Show in MLflow what was released."""
+    with _mlflow(home) as mlflow:
+        mlflow.MlflowClient().set_registered_model_alias(model, alias, version)
+
+
+def _experiment(mlflow: Any, home: Home, name: str) -> str:
+    found = mlflow.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    place = None
+    if home.tracking_uri.startswith("sqlite"):
+        home.artifacts.mkdir(parents=True, exist_ok=True)
+        place = home.artifacts.as_uri()
+    return str(mlflow.create_experiment(name, artifact_location=place))
+
+
+def _signature(artifact: Artifact) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    inputs = [
+        ColSpec(_COLUMN_TYPES[column.kind], column.name, required=column.required)
+        for column in artifact.mart.columns
+    ]
+    return ModelSignature(Schema(inputs), Schema([ColSpec("double", "risk")]))

@@ -1,0 +1,55 @@
+"""What production reads: ``releases/MODEL/VERSION/`` and the pointers ``champion`` and ``challenger``.
+
+Plain files, written whole before they are seen: a folder is renamed into place, a pointer replaced.
+No registry is asked when a patient waits.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from data.errors import ConflictError
+from models import artifact
+
+Pointer = Literal["champion", "challenger"]
+
+
+def publish(releases: Path, source: Path, *, model: str, version: str) -> Path:
+    """Copy a verified artifact to its place; a second time is the same. Returns the place.
+
+    Raises IntegrityError where the artifact does not verify, ConflictError where other files
+    stand under that version.
+    """
+    manifest = artifact.verify(source)
+    place = releases / model / version
+    if place.exists():
+        if artifact.verify(place) != manifest:
+            raise ConflictError(f"{model} {version} was released before with other files")
+        return place
+    draft = place.with_name(f".{version}.{os.getpid()}")
+    shutil.copytree(source, draft)
+    artifact.load(draft)
+    draft.rename(place)
+    return place
+
+
+def point(releases: Path, *, model: str, pointer: Pointer, version: str) -> None:
+    """Make ``pointer`` name ``version``, in one step for every reader."""
+    target = releases / model / pointer
+    draft = target.with_name(f".{pointer}.{os.getpid()}")
+    draft.write_text(f"{version}\n", encoding="utf-8")
+    draft.replace(target)
+
+
+def pointed(releases: Path, *, model: str, pointer: Pointer = "champion") -> str | None:
+    """The version that ``pointer`` names, or None."""
+    target = releases / model / pointer
+    return target.read_text(encoding="utf-8").strip() if target.is_file() else None
+
+
+def models(releases: Path) -> list[str]:
+    """Models of which a version is champion."""
+    return sorted(file.parent.name for file in releases.glob("*/champion"))

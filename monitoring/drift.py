@@ -1,0 +1,264 @@
+"""Has the window left the reference? Cells, statistics and thresholds; pure.
+
+**The statistic** is the population stability index over the cells of a column, "missing" a cell of
+its own: PSI = sum (p - q) ln(p / q), p the window's share and q the reference's.
+
+**The threshold** is an effect that matters plus what chance alone may add. Without drift
+PSI is to first order sum (p - q)^2 / q, and p - q has the variance q (1 - q) (1/n + 1/m) for n people
+in the window and m rows in the reference, so that PSI / (1/n + 1/m) follows chi-square with k - 1
+degrees of freedom for k cells (Yurdakul & Naranjo 2020, J Risk Model Validation 14(4):89). With c
+tests in one window (columns times sites)
+
+    threshold = FLOOR + (1/n + 1/m) chi-square quantile(1 - ALPHA / c; k - 1).
+
+0.1 is the customary border of a shift worth a look (Siddiqi 2006, Credit Risk Scorecards). The
+quantile is Bonferroni's. It holds while cells are not rare, so those that are get merged first, and
+for independent rows: n counts patients, as somebody's visits resemble each other.
+
+**Refusals.** The reference refused nothing: rows of the wrong type or unit never came into it. A
+share of ``TOLERATED`` is everyday slips; more is drift once a binomial count would hardly reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtrik, chdtri
+
+from data.contract import Text
+from models.reference import ABSENT, OTHER, SMALLEST_CELL, Binned, ranges
+from monitoring.window import Counts, Window
+
+MIN_ROWS = 100
+"""Of a window or of one site in it; with fewer, a threshold of more than 0.4 finds nothing."""
+FLOOR = 0.1
+ALPHA = 0.05
+"""Chance of any false alarm in one window."""
+TOLERATED = 0.005
+EXPECTED = 5
+"""The least count that chi-square wants in a cell (Cochran 1954, Biometrics 10:417)."""
+SCALE = 10_000
+"""Rows to which either side is drawn out for Evidently: its time must not grow with the window."""
+
+Ints = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the verdict. ``site`` None: all together. Without a threshold it is told only."""
+
+    column: str
+    site: str | None
+    statistic: str
+    value: float
+    threshold: float | None
+    drifted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """One column as tested: equal cells, none of them empty, each side ``SCALE`` rows.
+
+    ``window`` and ``reference`` are the true numbers of rows behind them, ``patients`` of people in
+    the window; ``window_missing`` and ``reference_missing`` the shares that were not recorded, from before any cell was merged.
+    """
+
+    column: str
+    label: Text
+    site: str | None
+    labels: tuple[str, ...]
+    window_rows: Ints
+    reference_rows: Ints
+    window: int
+    patients: int
+    reference: int
+    window_missing: float
+    reference_missing: float
+
+    @property
+    def moved(self) -> str:
+        """The cell that gained or lost most, in words."""
+        change = (self.window_rows - self.reference_rows) / SCALE
+        most = int(np.argmax(np.abs(change)))
+        now, then = (side[most] / SCALE for side in (self.window_rows, self.reference_rows))
+        return f"“{self.labels[most]}” {percent(then)} at training, {percent(now)} now"
+
+
+def tested(window: Window) -> Iterator[tuple[str | None, Counts]]:
+    """All sites together, then each site with rows enough to be judged alone."""
+    if window.whole.rows >= MIN_ROWS:
+        yield None, window.whole
+    yield from ((name, counts) for name, counts in window.sites.items() if counts.rows >= MIN_ROWS)
+
+
+def cells_of(site: str | None, counts: Counts) -> list[Cells]:
+    """The inputs and the risk that can be tested there; none under ``MIN_ROWS`` scored rows."""
+    reference = counts.reference
+    if reference is None or counts.scored < MIN_ROWS:
+        return []
+    patients = counts.patients
+    found = (
+        prepare(binned, counts.cells[binned.column], patients=patients, site=site)
+        for binned in (*reference.columns, reference.risk)
+        if binned.column in counts.cells
+    )
+    return [cells for cells in found if cells is not None]
+
+
+def prepare(
+    binned: Binned, window: Ints, *, patients: int | None = None, site: str | None = None
+) -> Cells | None:
+    """Merge the cells too rare for the test, then draw both sides out to ``SCALE`` rows.
+
+    A reference cell of 0 stands for anything that was too small to publish: it counts as half of
+    ``SMALLEST_CELL``. An empty window cell counts as half a row. Else a logarithm of 0 would decide.
+    None where either side is too small.
+    """
+    reference = np.array(binned.counts)
+    n, m = int(window.sum()), int(reference.sum())
+    if n < MIN_ROWS or m < MIN_ROWS:
+        return None
+    labels, groups = _merged(binned, window, reference * (n / m))
+    now = np.array([window[group].sum() for group in groups])
+    then = np.array([reference[group].sum() for group in groups])
+    return Cells(
+        column=binned.column,
+        label=binned.label,
+        site=site,
+        labels=labels,
+        window_rows=scaled(np.where(now, now, 0.5)),
+        reference_rows=scaled(np.where(then, then, SMALLEST_CELL / 2)),
+        window=n,
+        patients=n if patients is None else patients,
+        reference=m,
+        window_missing=float(window[-1] / n),
+        reference_missing=float(reference[-1] / m),
+    )
+
+
+def psi(window: npt.ArrayLike, reference: npt.ArrayLike) -> float:
+    """Population stability index of two sets of counts, none of them 0.
+
+    >>> round(psi([30, 70], [50, 50]), 4)  # -0.2 ln(0.6) + 0.2 ln(1.4)
+    0.1695
+    """
+    p, q = (side / side.sum() for side in (np.asarray(window, float), np.asarray(reference, float)))
+    return float(((p - q) * np.log(p / q)).sum())
+
+
+def scaled(counts: npt.NDArray[np.float64]) -> Ints:
+    """``SCALE`` rows in the proportions of ``counts``, at least one a cell."""
+    exact = counts / counts.sum() * SCALE
+    rows = np.maximum(np.floor(exact), 1).astype(np.intp)
+    order = np.argsort(-(exact - rows), kind="stable")
+    short = SCALE - int(rows.sum())
+    rows[order[: max(short, 0)]] += 1
+    rows[int(np.argmax(rows))] += min(short, 0)
+    return np.asarray(rows)
+
+
+def threshold(cells: Cells, *, tests: int) -> float:
+    """The PSI over which ``cells`` have drifted, where ``tests`` are made at once."""
+    freedom = len(cells.labels) - 1
+    if freedom < 1:
+        return FLOOR
+    scale = 1 / cells.patients + 1 / cells.reference
+    return float(FLOOR + scale * chdtri(freedom, ALPHA / tests))
+
+
+def judge(cells: Cells, value: float, *, tests: int) -> Finding:
+    limit = threshold(cells, tests=tests)
+    return Finding(
+        column=cells.column,
+        site=cells.site,
+        statistic="psi",
+        value=value,
+        threshold=limit,
+        drifted=value > limit,
+    )
+
+
+def refusals(site: str | None, counts: Counts, *, tests: int) -> list[Finding]:
+    """Share of rows refused for each field, of all rows there, the refused among them."""
+    limit = refusal_limit(counts.rows, tests=tests)
+    return [
+        Finding(
+            column=name,
+            site=site,
+            statistic="refused_share",
+            value=rows / counts.rows,
+            threshold=limit,
+            drifted=rows / counts.rows > limit,
+        )
+        for name, rows in sorted(counts.refused.items())
+    ]
+
+
+def refusal_limit(rows: int, *, tests: int) -> float:
+    """The share that chance exceeds in one of ``tests / ALPHA`` windows at most.
+
+    >>> refusal_limit(1000, tests=50)
+    0.013
+    """
+    return float(np.ceil(bdtrik(1 - ALPHA / tests, rows, TOLERATED)) / rows)
+
+
+def abstained(site: str | None, counts: Counts) -> Finding:
+    """Share of rows outside the cohort. Nobody knows what it should be: told, not judged."""
+    share = counts.status["abstained"] / counts.rows
+    return Finding(
+        column="abstained",
+        site=site,
+        statistic="abstained_share",
+        value=share,
+        threshold=None,
+        drifted=False,
+    )
+
+
+def _merged(
+    binned: Binned, window: Ints, expected: npt.NDArray[np.float64]
+) -> tuple[tuple[str, ...], list[list[int]]]:
+    """Groups of cells to be tested as one, with their names.
+
+    A cell stays where the reference leads one to expect ``EXPECTED`` rows, or where twice as many
+    came unexpected: a column that is suddenly missing was never missing before.
+    """
+    rare = [bool(e < EXPECTED and w < 2 * EXPECTED) for w, e in zip(window, expected, strict=True)]
+    last = len(window) - 1
+    if binned.kept:
+        rest = [i for i in range(len(window)) if rare[i] or binned.labels[i] == OTHER]
+        groups = [[i] for i in range(len(window)) if i not in rest]
+        if groups and _rare(rest, window, expected):
+            # A handful among hundreds: wherever it goes it moves nothing.
+            max(groups, key=lambda group: float(expected[group[0]])).extend(rest)
+            rest = []
+        names = tuple(binned.labels[group[0]] for group in groups)
+        return ((*names, OTHER), [*groups, rest]) if rest else (names, groups)
+    groups = [[i] for i in range(last)]
+    while len(groups) > 1:
+        poor = [i for i, group in enumerate(groups) if _rare(group, window, expected)]
+        if not poor:
+            break
+        at = poor[0]
+        weights = [float(expected[group].sum()) for group in groups]
+        left = at > 0 and (at == len(groups) - 1 or weights[at - 1] <= weights[at + 1])
+        first = at - 1 if left else at
+        groups[first] += groups.pop(first + 1)
+    names = ranges([binned.edges[group[-1]] for group in groups[:-1]])
+    if rare[last]:
+        groups[-1].append(last)
+        return names, groups
+    return (*names, ABSENT), [*groups, [last]]
+
+
+def _rare(group: Sequence[int], window: Ints, expected: npt.NDArray[np.float64]) -> bool:
+    cells = list(group)
+    return bool(expected[cells].sum() < EXPECTED and window[cells].sum() < 2 * EXPECTED)
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"

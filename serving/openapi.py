@@ -1,0 +1,161 @@
+"""The OpenAPI document, made from the contract: each field with its unit, range and label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from data.contract import Column
+from models.artifact import Artifact
+from serving.schema import MOST_INSTANCES, OutcomeItem, PredictRequest
+
+PROBLEMS = {
+    400: "Bad request",
+    404: "No such model",
+    409: "The Idempotency-Key was used with another body",
+    413: "Body too large",
+    415: "Not application/json",
+    422: "The body does not fit the contract; `errors` names field and rule",
+    500: "Internal error; nothing was answered",
+    503: "No version is released, or the prediction log cannot be written",
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "reason"],
+                "properties": {
+                    "field": {"type": "string"},
+                    "reason": {"type": "string"},
+                    "instance": {"type": "integer"},
+                },
+            },
+        },
+    },
+}
+_KINDS = {"number": "number", "integer": "integer", "flag": "boolean"}
+
+
+def instance_schema(artifact: Artifact) -> dict[str, Any]:
+    """JSON Schema of one instance."""
+    columns = artifact.mart.columns
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [column.name for column in columns if column.required],
+        "properties": {column.name: _field(column) for column in columns},
+    }
+
+
+def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """OpenAPI 3.1 of every route, with one prediction path a model."""
+    (request, outcome), shared = msgspec.json.schema_components(
+        [PredictRequest, OutcomeItem], ref_template="#/components/schemas/{name}"
+    )
+    del request  # each model has its own, with typed instances
+    paths: dict[str, Any] = {
+        "/v1/models": {"get": _operation("The models served", problems=(500,))},
+        "/v1/outcomes": {
+            "post": _operation(
+                "Report what happened",
+                body={"type": "array", "items": outcome},
+                problems=(413, 415, 422, 500, 503),
+            )
+        },
+        "/openapi.json": {"get": _operation("This document", problems=(500,))},
+    }
+    schemas: dict[str, Any] = {**shared, "Problem": _PROBLEM}
+    for artifact in artifacts:
+        name = artifact.spec.name
+        schemas[f"{name}_instance"] = instance_schema(artifact)
+        schemas[f"{name}_request"] = _request(shared["PredictRequest"], name)
+        paths[f"/v1/{name}"] = {
+            "get": _operation(f"{name}: version, figures, schema, card", problems=(404, 500, 503))
+        }
+        paths[f"/v1/{name}/predict"] = {
+            "post": {
+                **_operation(
+                    artifact.spec.title.en,
+                    body={"$ref": f"#/components/schemas/{name}_request"},
+                    problems=tuple(status for status in PROBLEMS if status != 400),
+                ),
+                "parameters": [
+                    {
+                        "name": "Idempotency-Key",
+                        "in": "header",
+                        "required": False,
+                        "schema": {"type": "string"},
+                        "description": "The same key and body are answered once",
+                    }
+                ],
+            }
+        }
+    schemas.pop("PredictRequest")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "caremodels", "version": "1"},
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def _request(untyped: dict[str, Any], model: str) -> dict[str, Any]:
+    instances = {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MOST_INSTANCES,
+        "items": {"$ref": f"#/components/schemas/{model}_instance"},
+    }
+    return {**untyped, "properties": {**untyped["properties"], "instances": instances}}
+
+
+def _operation(
+    summary: str, *, body: dict[str, Any] | None = None, problems: Sequence[int]
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "responses": {
+            "200": {"description": "Answered", "content": {"application/json": {}}},
+            **{
+                str(status): {
+                    "description": PROBLEMS[status],
+                    "content": {
+                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+                    },
+                }
+                for status in problems
+            },
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _field(column: Column) -> dict[str, Any]:
+    kind = _KINDS.get(column.kind, "string")
+    field: dict[str, Any] = {
+        "type": kind if column.required else [kind, "null"],
+        "title": column.label.en,
+        "x-label-zh": column.label.zh,
+    }
+    if column.categories:
+        ids: list[str | None] = [category.id for category in column.categories]
+        field["enum"] = ids if column.required else [*ids, None]
+    if column.kind in ("number", "integer"):
+        field |= {"minimum": column.low, "maximum": column.high}
+    if column.unit:
+        field |= {"x-unit": column.unit, "description": f"in {column.unit} (UCUM)"}
+    if column.loinc:
+        field["x-loinc"] = column.loinc
+    return field

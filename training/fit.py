@@ -1,0 +1,129 @@
+"""Fit the trees, their calibration and the comparator, on the very same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import xgboost as xgb
+
+from data.errors import NotEnoughDataError
+from models.calibration import Calibration
+from models.calibration import fit as fit_calibration
+from models.features import FeatureMap, Matrix
+from models.linear import Logistic
+from models.spec import Boosting
+
+FloatArray = npt.NDArray[np.float64]
+FEWEST_EVENTS = 20
+WITHHELD_COPIES = 0.3
+"""Share of the training rows that are repeated with inputs withheld."""
+Progress = Callable[[int], None]
+
+
+class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]  # it ships no types
+    """Tells a person at a terminal how many trees stand."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:
+        del model, evals_log
+        self._progress(epoch + 1)
+        return False
+
+
+def with_gaps(
+    matrix: Matrix, outcome: FloatArray, features: FeatureMap, *, seed: int
+) -> tuple[Matrix, FloatArray]:
+    """The rows, and copies of some of them from which inputs are withheld.
+
+    A survey's chart says yes or no to every chronic condition; a caller may not know them at all.
+    Trees that never saw a gap send it down an arbitrary branch, as if the patient had the disease.
+    The copies teach them what a gap means: half of them lose the whole history, and each other
+    feature is withheld from a tenth.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(len(matrix), int(WITHHELD_COPIES * len(matrix)), replace=False)
+    copies = matrix[rows]
+    no_history = rng.random(len(rows)) < 0.5
+    for feature, start in zip(features.features, features.starts, strict=True):
+        known = {features.mart[name].available for name in feature.reads}
+        withheld = no_history if known == {"history"} else rng.random(len(rows)) < 0.1
+        copies[withheld, start : start + len(feature.parts)] = np.nan
+    return np.vstack([matrix, copies]), np.concatenate([outcome, outcome[rows]])
+
+
+def boosted(
+    train: tuple[Matrix, FloatArray],
+    tune: tuple[Matrix, FloatArray],
+    *,
+    settings: Boosting,
+    seed: int,
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> tuple[xgb.Booster, Calibration]:
+    """Trees stopped early on the tuning rows, and their calibration on the same.
+
+    Two parameters on thousands of rows leave the tuning rows fit for both. Raises
+    NotEnoughDataError where either set has fewer than ``FEWEST_EVENTS`` of one outcome.
+    """
+    for name, (_, outcome) in (("training", train), ("tuning", tune)):
+        fewest = int(min(outcome.sum(), len(outcome) - outcome.sum()))
+        if fewest < FEWEST_EVENTS:
+            raise NotEnoughDataError(
+                f"the {name} rows hold {fewest} of the rarer outcome; {FEWEST_EVENTS} are needed"
+            )
+    booster = xgb.train(
+        {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "max_depth": settings.max_depth,
+            "learning_rate": settings.learning_rate,
+            "min_child_weight": settings.min_child_weight,
+            "subsample": settings.subsample,
+            "colsample_bytree": settings.colsample_bytree,
+            "seed": seed,
+            "nthread": threads,
+        },
+        xgb.DMatrix(*train),
+        settings.rounds,
+        evals=[(xgb.DMatrix(*tune), "tune")],
+        early_stopping_rounds=settings.early_stopping_rounds,
+        verbose_eval=False,
+        callbacks=[_Report(progress)] if progress else None,
+    )
+    booster = booster[: booster.best_iteration + 1]
+    margin = booster.inplace_predict(tune[0], predict_type="margin").astype(np.float64)
+    return booster, fit_calibration(margin, tune[1])
+
+
+def logistic(matrix: Matrix, outcome: FloatArray, *, seed: int) -> Logistic:
+    """Penalised logistic regression on imputed, standardised columns.
+
+    scikit-learn's, by Newton's method: the rows far outnumber the columns.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    missing = np.isnan(matrix)
+    known = ~missing.all(axis=0)
+    medians = np.zeros(matrix.shape[1])
+    medians[known] = np.nanmedian(matrix[:, known], axis=0)
+    spread = np.where(missing, 0.0, matrix - medians).std(axis=0)
+    scales = np.where(spread > 0, spread, 1.0)
+    # One-hot columns of one feature are missing together: one indicator of each pattern will do.
+    gaps = np.flatnonzero(missing.any(axis=0) & known)
+    _, first = np.unique(missing[:, gaps], axis=1, return_index=True)
+    indicators = tuple(int(position) for position in np.sort(gaps[first]))
+    design = Logistic.design(matrix, tuple(medians), tuple(scales), indicators)
+    model = LogisticRegression(solver="newton-cholesky", random_state=seed).fit(design, outcome)
+    return Logistic(
+        medians=tuple(map(float, medians)),
+        scales=tuple(map(float, scales)),
+        indicators=indicators,
+        coefficients=tuple(map(float, model.coef_[0])),
+        intercept=float(model.intercept_[0]),
+    )

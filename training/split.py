@@ -1,0 +1,84 @@
+"""Which rows teach, which tune and which test: by time, and never one patient on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import NotEnoughDataError, UsageError
+from data.period import Period
+
+BoolArray = npt.NDArray[np.bool_]
+PARTS = ("train", "validate", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A mask of the rows of each part, and the rows left out because their patient came earlier."""
+
+    train: BoolArray
+    validate: BoolArray
+    test: BoolArray
+    periods: Mapping[str, Period]
+    seen_before: int
+
+    def __getitem__(self, part: str) -> BoolArray:
+        mask: BoolArray = getattr(self, part)
+        return mask
+
+
+def periods(
+    times: npt.NDArray[np.datetime64],
+    *,
+    train_to: str | None = None,
+    validate_to: str | None = None,
+    test_to: str | None = None,
+) -> dict[str, Period]:
+    """The three stretches of time. Without limits the last twelve months test, those before tune.
+
+    Raises UsageError where only some limits are given or they do not rise.
+    """
+    if not len(times):
+        raise NotEnoughDataError("no row is left to learn from")
+    limits = [limit for limit in (train_to, validate_to, test_to) if limit]
+    if not limits:
+        last = times.max().astype("datetime64[M]")
+        limits = [str(last - np.timedelta64(months, "M")) for months in (24, 12, 0)]
+    if len(limits) < len(PARTS):
+        raise UsageError("--train-to, --validate-to and --test-to go together")
+    ends = [Period.between(None, limit).end for limit in limits]
+    if not ends[0] < ends[1] < ends[2]:
+        raise UsageError(f"the limits must rise: {', '.join(limits)}")
+    first: datetime = times.min().astype("datetime64[us]").item()
+    starts = [min(first, ends[0]), ends[0], ends[1]]
+    return {part: Period(start, end) for part, start, end in zip(PARTS, starts, ends, strict=True)}
+
+
+def by_time_and_patient(
+    times: npt.NDArray[np.datetime64],
+    patients: npt.NDArray[np.object_],
+    stretches: Mapping[str, Period],
+) -> Split:
+    """Split rows by time; a later row of a patient who stands in an earlier part is left out.
+
+    A patient whose visits span the limits would let the trees be tested on whom they learned
+    from. Rows without a patient id (None) are strangers to each other. Raises NotEnoughDataError
+    naming a part that stays empty.
+    """
+    masks: dict[str, BoolArray] = {}
+    earlier: set[object] = set()
+    left_out = 0
+    for part in PARTS:
+        stretch = stretches[part]
+        mask = (times >= np.datetime64(stretch.start)) & (times < np.datetime64(stretch.end))
+        seen = mask & np.array([patient in earlier for patient in patients], dtype=bool)
+        left_out += int(seen.sum())
+        masks[part] = mask & ~seen
+        earlier |= {patient for patient in patients[masks[part]] if patient is not None}
+        if not masks[part].any():
+            raise NotEnoughDataError(f"no rows to {part} on: {stretch}")
+    return Split(**masks, periods=dict(stretches), seen_before=left_out)
