@@ -135,15 +135,15 @@ def evaluate(options: argparse.Namespace, home: Home) -> int:
     from training import run
 
     spec = catalog.load(options.model)
+    period = Period.between(options.first, options.last)
     with _progress(options) as stage:
         stage("fetching the version", 0.0)
         version = options.version or registry.latest(home, spec.name)
         fitted = artifact.load(registry.fetch(home, spec.name, version), threads=2)
-        first, last = options.first, options.last
-        if not (first or last):
-            first, last = fitted.manifest.provenance.periods["test"]
+        if not (options.first or options.last):
+            period = Period.between(*fitted.manifest.provenance.periods["test"])
         stage("evaluating", 0.3)
-        figures = run.reevaluate(home, fitted, Period.between(first, last), mart=marts.load(spec.mart))
+        figures = run.reevaluate(home, fitted, period, mart=marts.load(spec.mart))
     if figures["seen"]:
         print(
             f"caremodels: {figures['seen']} of these rows are of the period that the version learned "
@@ -276,6 +276,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
     from monitoring import run
 
     spec = catalog.load(options.model)
+    period = Period.between(options.first, options.last)
     version = options.version or release.pointed(home.releases, model=spec.name)
     if version is None:
         raise CaremodelsError(f"{spec.name}: no version is released, so that nothing is to be watched")
@@ -286,7 +287,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
             home,
             loaded,
             version,
-            Period.between(options.first, options.last),
+            period,
             at_promotion=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
             stage=stage,
         )

@@ -33,7 +33,7 @@ from data.simulate import simulate
 MODEL = "ed_admission"
 CLIENTS = 4
 QUIET, DRIFTED = ("2021-03", "2021-04"), ("2021-05", "2021-06")
-LIVE = {"visits": 8000, "seed": 8, "first": QUIET[0], "last": DRIFTED[1]}
+SEED = 7
 BROKEN_THERMOMETER = {"drift": "fahrenheit", "drift_from": DRIFTED[0]}
 
 
@@ -96,16 +96,13 @@ def walk(*, files: str | None = None, visits: int = 60_000) -> int:
     why = ["--by", "Demo", "--reason", "first version"]
     steps.type("promote", MODEL, "--version", trained["version"], *why, stage="promote")
 
-    quiet, drifted = _live(files)
+    quiet, drifted = _live(files, visits)
     with _server(steps) as url:
         answers = _replay(steps, url, quiet, "replay")
         example = next(answer for answer in answers if answer["status"] == "scored")
         _explain(example)
-        if not files:
-            later = [word for name in LIVE for word in (_OPTIONS[name], str(LIVE[name]))]
-            steps.type("mart", "simulate", *later, stage="late outcomes")
         joined = steps.type("outcomes", "load", MART.name, stage="join outcomes")
-        print(f"  {joined['joined']} outcomes joined to predictions, weeks after them")
+        print(f"  {joined['joined']} outcomes came in late and were joined to their predictions")
         before = _monitor(steps, QUIET, "monitor before")
 
         site = _thermometer_site(drifted)
@@ -119,28 +116,30 @@ def walk(*, files: str | None = None, visits: int = 60_000) -> int:
     return 0 if before["verdict"] == "quiet" and after["verdict"] == "alarm" else 1
 
 
-_OPTIONS = {"visits": "--visits", "seed": "--seed", "first": "--from", "last": "--to"}
-
-
 def _load(steps: Walk, files: str | None, visits: int) -> dict[str, Any]:
     if files:
         return steps.type(
             "mart", "load", MART.name, "--source", "nhamcs_ed", "--files", files, stage="load"
         )
-    years = ["--from", "2015-01", "--to", "2020-12"]
-    return steps.type("mart", "simulate", "--visits", str(visits), "--seed", "7", *years, stage="load")
+    numbers = ["--visits", str(visits), "--seed", str(SEED)]
+    return steps.type("mart", "simulate", *numbers, "--to", DRIFTED[1], stage="load")
 
 
-def _live(files: str | None) -> tuple[pa.Table, pa.Table]:
-    """Visits of the quiet and of the drifted window, as the front desk would send them."""
+def _live(files: str | None, visits: int) -> tuple[pa.Table, pa.Table]:
+    """Visits of the quiet and of the drifted window, as the front desk would send them.
+
+    No model has learned from them: training ends before they begin, or in the survey's case tests
+    on them.
+    """
     if files:
         table = source.read(source.load("nhamcs_ed"), source.find(files))
         warm = pc.add(pc.multiply(table["temperature"], 1.8), 32)
         position = table.column_names.index("temperature")
         return _months(table, QUIET), _months(table.set_column(position, "temperature", warm), DRIFTED)
+    network = {"visits": visits, "seed": SEED, "last": DRIFTED[1]}
     return (
-        _months(simulate(**LIVE), QUIET),
-        _months(simulate(**LIVE, **BROKEN_THERMOMETER), DRIFTED),
+        _months(simulate(**network), QUIET),
+        _months(simulate(**network, **BROKEN_THERMOMETER), DRIFTED),
     )
 
 

@@ -253,7 +253,7 @@ def _draw(column: Column, n: int, rng: np.random.Generator) -> npt.NDArray[Any]:
     high = low + 1000.0 if column.high is None else column.high
     match column.kind:
         case "number":
-            return np.round(rng.uniform(low, high, n), 1)
+            return np.clip(np.round(rng.uniform(low, high, n), 1), low, high)
         case "integer":
             return rng.integers(int(low), int(high) + 1, n)
         case "flag":

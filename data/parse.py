@@ -7,6 +7,7 @@ refuses its row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,9 @@ def parse_arrow(columns: Sequence[Column], table: pa.Table) -> Parsed:
     absent = [column.name for column in columns if column.name not in table.column_names]
     if absent:
         raise ContractError(f"column missing: {', '.join(absent)}")
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise ContractError(f"column that stands twice: {', '.join(twice)}")
     unknown = [name for name in table.column_names if name not in declared]
     if unknown:
         raise ContractError(f"column that the contract does not declare: {', '.join(unknown)}")
@@ -66,7 +70,7 @@ def _arrow_column(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[A
         case "text":
             return array.to_numpy().astype(object), None
         case "time":
-            return array.cast(pa.timestamp("us")).to_numpy().astype("datetime64[us]"), None
+            return _arrow_times(column, array), None
 
 
 def _arrow_floats(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Mask | None]:
@@ -80,6 +84,15 @@ def _arrow_floats(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[A
     if column.kind == "flag":
         bad |= np.isfinite(values) & (values != 0) & (values != 1)
     return values, bad if bad.any() else None
+
+
+def _arrow_times(column: Column, array: pa.ChunkedArray) -> npt.NDArray[Any]:
+    try:
+        # Nanoseconds lose what is under a microsecond; a coarser unit must still fit.
+        fits = array.cast(pa.timestamp("us"), safe=array.type.unit != "ns")
+    except pa.ArrowInvalid:  # its message quotes the value
+        raise ContractError(f"column {column.name}: a time that no calendar holds") from None
+    return np.asarray(fits.to_numpy(), dtype="datetime64[us]")
 
 
 def _arrow_codes(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Mask | None]:
@@ -113,11 +126,17 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
+def _is_text_dictionary(kind: pa.DataType) -> bool:
+    if not pa.types.is_dictionary(kind):
+        return False
+    return _is_text(kind.value_type) or bool(pa.types.is_null(kind.value_type))
+
+
 _ARROW_FITS: dict[str, Callable[[pa.DataType], bool]] = {
     "number": _is_number,
     "integer": _is_number,
     "flag": lambda kind: bool(pa.types.is_boolean(kind)) or _is_number(kind),
-    "category": lambda kind: _is_text(kind) or bool(pa.types.is_dictionary(kind)),
+    "category": lambda kind: _is_text(kind) or _is_text_dictionary(kind),
     "text": _is_text,
     # A zone would have to be turned into the site's wall clock, which the file does not tell.
     "time": lambda kind: bool(pa.types.is_timestamp(kind)) and kind.tz is None,
@@ -161,7 +180,14 @@ def parse_json(
 def _json_number(_: Column, raw: object) -> object:
     if raw is None:
         return np.nan
-    return float(raw) if type(raw) is float or type(raw) is int else _BAD
+    if type(raw) is float:
+        return raw if math.isfinite(raw) else _BAD
+    if type(raw) is not int:
+        return _BAD
+    try:
+        return float(raw)
+    except OverflowError:
+        return _BAD
 
 
 def _json_flag(_: Column, raw: object) -> object:

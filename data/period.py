@@ -49,5 +49,5 @@ def _parse(text: str) -> tuple[datetime, datetime]:
             return start, (start + timedelta(days=32)).replace(day=1)
         start = datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 wall clock
         return start, start + timedelta(days=1)
-    except ValueError:
+    except (ValueError, OverflowError):  # the last month of the calendar has no end
         raise UsageError(f"not a month (YYYY-MM) or day (YYYY-MM-DD): {text!r}") from None

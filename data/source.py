@@ -51,10 +51,10 @@ def load(name: str) -> Source:
 def from_file(path: Path) -> Source:
     """A source of the user's own. Raises UsageError where it cannot be read."""
     try:
-        sql = path.read_text(encoding="utf-8")
+        sql = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path} as SQL text: {type(error).__name__}") from None
-    head = dict(re.findall(r"^-- (\w+): (.+)$", sql, flags=re.MULTILINE))
+    head = _head(sql)
     use = head.get("use", "care")
     if use not in ("care", "demonstration"):
         raise UsageError(f"{path}: use is care or demonstration, found {use!r}")
@@ -65,6 +65,20 @@ def from_file(path: Path) -> Source:
         terms=head.get("terms", ""),
         attribution=head.get("attribution", ""),
     )
+
+
+def _head(sql: str) -> dict[str, str]:
+    """``-- term: text`` of the comments before the query; case and spaces are forgiven.
+
+    A term that is misread would quietly become a licence for care.
+    """
+    found: dict[str, str] = {}
+    for line in sql.splitlines():
+        if line.strip() and not line.lstrip().startswith("--"):
+            break
+        if term := re.fullmatch(r"\s*--\s*(\w+)\s*:\s*(.+?)\s*", line):
+            found.setdefault(term[1].lower(), term[2])
+    return {**found, "use": found["use"].lower()} if "use" in found else found
 
 
 def find(pattern: str) -> list[Path]:
@@ -105,7 +119,10 @@ def read(source: Source, files: list[Path]) -> pa.Table:
         try:
             rows = reader.format(_quoted(files))
             connection.execute(f"CREATE VIEW source AS SELECT * FROM {rows}")  # noqa: S608
-            return connection.sql(source.sql).to_arrow_table()
+            result = connection.sql(source.sql)
+            if result is None:
+                raise ContractError(f"source {source.name}: the query gives no rows: end it with a SELECT")
+            return result.to_arrow_table()
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise ContractError(f"source {source.name}: {str(error).splitlines()[0]}") from None
         except duckdb.Error as error:

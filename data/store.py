@@ -178,7 +178,7 @@ def open_store(path: Path) -> Iterator[Store]:
     try:
         connection = ibis.duckdb.connect(path, autoinstall_known_extensions=False)
     except duckdb.Error as error:
-        busy = "lock" in str(error).lower()
+        busy = "could not set lock" in str(error).lower()
         why = "another process has it open" if busy else "it is no DuckDB database"
         raise CaremodelsError(f"the marts at {path} cannot be opened: {why}") from None
     try:

@@ -41,24 +41,40 @@ def sigmoid(log_odds: FloatArray) -> FloatArray:
 def fit(margin: FloatArray, outcome: FloatArray) -> Calibration:
     """The maximum-likelihood line, by Newton's method. ``outcome`` is 0 or 1.
 
-    Raises NotEnoughDataError where the outcome has one class only: no line is determined.
+    Raises NotEnoughDataError where no line is determined: the outcome or the margin has one value
+    only, or a margin parts the outcomes without error.
 
     >>> margin = np.repeat([-2.0, 0.0, 2.0], 1000)
     >>> outcome = np.concatenate([np.arange(1000) < n for n in (269, 500, 731)]).astype(float)
     >>> line = fit(margin, outcome)
-    >>> round(line.intercept, 3), round(line.slope, 3)
+    >>> abs(round(line.intercept, 3)), round(line.slope, 3)
     (0.0, 0.5)
     """
     if len(np.unique(outcome)) < 2:
         raise NotEnoughDataError("calibration needs both outcomes among the tuning rows")
-    design = np.column_stack([np.ones_like(margin), margin])
-    line = np.array([0.0, 1.0])
+    centre, spread = margin.mean(), margin.std()
+    if spread == 0:
+        raise NotEnoughDataError("calibration needs margins that differ among the tuning rows")
+    design = np.column_stack([np.ones_like(margin), (margin - centre) / spread])
+    sign = 2 * outcome - 1
+
+    def loss(line: FloatArray) -> float:
+        return float(np.logaddexp(0, -sign * (design @ line)).mean())
+
+    # From a flat line, and never uphill: a full step from a far line overshoots for good.
+    line = np.array([np.log(outcome.mean() / (1 - outcome.mean())), 0.0])
     for _ in range(50):
         risk = sigmoid(design @ line)
         gradient = design.T @ (outcome - risk)
         hessian = (design * (risk * (1 - risk))[:, None]).T @ design
-        step = np.linalg.solve(hessian, gradient)
-        line += step
-        if np.abs(step).max() < 1e-10:
+        try:
+            step = np.linalg.solve(hessian, gradient)
+        except np.linalg.LinAlgError:
             break
-    return Calibration(intercept=float(line[0]), slope=float(line[1]))
+        while np.abs(step).max() > 1e-10 and loss(line + step) > loss(line):
+            step /= 2
+        line += step
+        if np.abs(step).max() <= 1e-10:
+            slope = line[1] / spread
+            return Calibration(intercept=float(line[0] - slope * centre), slope=float(slope))
+    raise NotEnoughDataError("calibration finds no line: a margin parts the outcomes without error")

@@ -82,6 +82,9 @@ def _verified(lines: list[bytes], key: bytes) -> list[Entry]:
             entry = msgspec.json.decode(line, type=Entry)
         except msgspec.MsgspecError:
             raise IntegrityError(f"ledger: line {position} is no entry") from None
+        # Byte for byte: a field beside ours, or one given twice, would be read over.
+        if line != msgspec.json.encode(asdict(entry)):
+            raise IntegrityError(f"ledger: line {position} is not as it was written")
         if entry.number != position or not hmac.compare_digest(entry.mac, _mac(key, entry, last)):
             raise IntegrityError(f"ledger: entry {position} does not follow from the one before")
         entries.append(entry)

@@ -40,7 +40,7 @@ class Model:
         absent = pa.nulls(len(model_input))
         table = pa.table(
             {
-                column.name: pa.array(model_input[column.name], from_pandas=True)
+                column.name: _array(model_input[column.name])
                 if column.name in model_input.columns
                 else absent
                 for column in columns
@@ -50,6 +50,13 @@ class Model:
         if not checked.kept.all():
             raise ContractError(f"rows that do not fit: {'; '.join(checked.reasons)}")
         return pd.DataFrame({"risk": self._artifact.risk(checked.rows)}, index=model_input.index)
+
+
+def _array(series: pd.Series) -> pa.Array:
+    try:
+        return pa.array(series, from_pandas=True)
+    except pa.ArrowException:  # its message quotes the value
+        raise ContractError(f"column {series.name}: values of several types") from None
 
 
 def _load_pyfunc(path: str) -> Model:

@@ -7,8 +7,9 @@ tracking server that is down, or an alias moved by hand, changes no answer.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,18 +80,30 @@ def register(
             mlflow.log_metrics(dict(metrics))
             mlflow.set_tags({"use": artifact.manifest.provenance.use, "mart": artifact.spec.mart})
             mlflow.log_artifacts(str(evidence), "evaluation")
-            model = mlflow.pyfunc.log_model(
-                name="model",
-                loader_module="models.pyfunc",
-                data_path=str(folder),
-                code_paths=[str(ROOT / "models"), str(ROOT / "data")],
-                signature=_signature(artifact),
-                pip_requirements=["-r " + str(ROOT / "requirements.lock")],
-                registered_model_name=artifact.spec.name,
+            with warnings.catch_warnings():
+                # No input example: it would be some patient's row.
+                warnings.filterwarnings("ignore", message=".*input example was not provided")
+                model = mlflow.pyfunc.log_model(
+                    name="model",
+                    loader_module="models.pyfunc",
+                    data_path=str(folder),
+                    code_paths=[str(ROOT / "models"), str(ROOT / "data")],
+                    signature=_signature(artifact),
+                    pip_requirements=["-r " + str(ROOT / "requirements.lock")],
+                )
+            # Registered through the client: the fluent call prints to standard error.
+            client = mlflow.MlflowClient()
+            with suppress(mlflow.exceptions.MlflowException):  # it may exist, or be made meanwhile
+                client.create_registered_model(artifact.spec.name)
+            registered = client.create_model_version(
+                artifact.spec.name,
+                source=model.model_uri,
+                run_id=run.info.run_id,
+                model_id=model.model_id,
             )
             return Version(
                 model=artifact.spec.name,
-                version=str(model.registered_model_version),
+                version=str(registered.version),
                 run_id=run.info.run_id,
             )
 

@@ -30,9 +30,12 @@ def publish(releases: Path, source: Path, *, model: str, version: str) -> Path:
             raise ConflictError(f"{model} {version} was released before with other files")
         return place
     draft = place.with_name(f".{version}.{os.getpid()}")
-    shutil.copytree(source, draft)
-    artifact.load(draft)
-    draft.rename(place)
+    try:
+        shutil.copytree(source, draft)
+        artifact.load(draft)
+        draft.rename(place)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return place
 
 

@@ -133,7 +133,7 @@ class ModelSpec:
         """Refuse a spec that makes no sense on ``mart``. ``inputs``: the columns it reads.
 
         Raises ContractError naming the column: one that the mart lacks, that is not an input, or
-        that is known only after the fact; and bands that leave a risk without one.
+        that is known only after the fact; a category that a column lacks; and bands that leave a risk without one.
         """
         for name in inputs:
             column = mart[name]
@@ -143,6 +143,10 @@ class ModelSpec:
                 raise ContractError(f"{self.name}: {name} is known only afterwards")
         for name in (self.outcome.column, *(c.column for c in self.cohort), *self.subgroups):
             mart[name]  # raises where there is none
+        named = [(criterion.column, criterion.not_in) for criterion in self.cohort]
+        for name, categories in (*named, (self.outcome.column, self.outcome.positive)):
+            if unknown := set(categories) - mart[name].codes.keys():
+                raise ContractError(f"{self.name}: {name} has no category {', '.join(sorted(unknown))}")
         if mart[self.outcome.column].role != "outcome":
             raise ContractError(f"{self.name}: {self.outcome.column} is not an outcome")
         starts = [band.at_least for band in self.bands]

@@ -43,7 +43,11 @@ EXPECTED = 5
 SCALE = 10_000
 """Rows to which either side is drawn out for Evidently: its time must not grow with the window."""
 
+WORDS = {ABSENT: "not recorded", OTHER: "all others", "false": "no", "true": "yes"}
+"""What a person reads for a cell's label."""
+
 Ints = npt.NDArray[np.intp]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,31 +64,41 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """One column as tested: equal cells, none of them empty, each side ``SCALE`` rows.
+    """One column as tested: the same cells on both sides, none too rare.
 
-    ``window`` and ``reference`` are the true numbers of rows behind them, ``patients`` of people in
-    the window; ``window_missing`` and ``reference_missing`` the shares that were not recorded, from before any cell was merged.
+    ``now`` and ``then`` are the true counts, ``drawn_now`` and ``drawn_then`` the same drawn out to
+    ``SCALE`` rows with no cell empty. ``missing`` holds the shares not recorded at training and now,
+    from before any cell was merged.
     """
 
     column: str
     label: Text
     site: str | None
     labels: tuple[str, ...]
-    window_rows: Ints
-    reference_rows: Ints
-    window: int
+    now: Ints
+    then: Ints
+    drawn_now: Ints
+    drawn_then: Ints
     patients: int
-    reference: int
-    window_missing: float
-    reference_missing: float
+    missing: tuple[float, float]
+
+    @property
+    def rows(self) -> int:
+        """Of the window."""
+        return int(self.now.sum())
+
+    @property
+    def shares(self) -> tuple[FloatArray, FloatArray]:
+        """Of each cell, at training and now."""
+        return self.then / self.then.sum(), self.now / self.now.sum()
 
     @property
     def moved(self) -> str:
         """The cell that gained or lost most, in words."""
-        change = (self.window_rows - self.reference_rows) / SCALE
-        most = int(np.argmax(np.abs(change)))
-        now, then = (side[most] / SCALE for side in (self.window_rows, self.reference_rows))
-        return f"“{self.labels[most]}” {percent(then)} at training, {percent(now)} now"
+        then, now = self.shares
+        most = int(np.argmax(np.abs(now - then)))
+        label = WORDS.get(self.labels[most], self.labels[most])
+        return f"“{label}” {percent(then[most])} at training, {percent(now[most])} now"
 
 
 def tested(window: Window) -> Iterator[tuple[str | None, Counts]]:
@@ -129,13 +143,12 @@ def prepare(
         label=binned.label,
         site=site,
         labels=labels,
-        window_rows=scaled(np.where(now, now, 0.5)),
-        reference_rows=scaled(np.where(then, then, SMALLEST_CELL / 2)),
-        window=n,
+        now=now,
+        then=then,
+        drawn_now=scaled(np.where(now, now, 0.5)),
+        drawn_then=scaled(np.where(then, then, SMALLEST_CELL / 2)),
         patients=n if patients is None else patients,
-        reference=m,
-        window_missing=float(window[-1] / n),
-        reference_missing=float(reference[-1] / m),
+        missing=(float(reference[-1] / m), float(window[-1] / n)),
     )
 
 
@@ -149,7 +162,7 @@ def psi(window: npt.ArrayLike, reference: npt.ArrayLike) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def scaled(counts: npt.NDArray[np.float64]) -> Ints:
+def scaled(counts: FloatArray) -> Ints:
     """``SCALE`` rows in the proportions of ``counts``, at least one a cell."""
     exact = counts / counts.sum() * SCALE
     rows = np.maximum(np.floor(exact), 1).astype(np.intp)
@@ -165,7 +178,7 @@ def threshold(cells: Cells, *, tests: int) -> float:
     freedom = len(cells.labels) - 1
     if freedom < 1:
         return FLOOR
-    scale = 1 / cells.patients + 1 / cells.reference
+    scale = 1 / cells.patients + 1 / cells.then.sum()
     return float(FLOOR + scale * chdtri(freedom, ALPHA / tests))
 
 
@@ -220,7 +233,7 @@ def abstained(site: str | None, counts: Counts) -> Finding:
 
 
 def _merged(
-    binned: Binned, window: Ints, expected: npt.NDArray[np.float64]
+    binned: Binned, window: Ints, expected: FloatArray
 ) -> tuple[tuple[str, ...], list[list[int]]]:
     """Groups of cells to be tested as one, with their names.
 
@@ -255,7 +268,7 @@ def _merged(
     return (*names, ABSENT), [*groups, [last]]
 
 
-def _rare(group: Sequence[int], window: Ints, expected: npt.NDArray[np.float64]) -> bool:
+def _rare(group: Sequence[int], window: Ints, expected: FloatArray) -> bool:
     cells = list(group)
     return bool(expected[cells].sum() < EXPECTED and window[cells].sum() < 2 * EXPECTED)
 

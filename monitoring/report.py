@@ -23,11 +23,13 @@ import pandas as pd
 from data import telemetry
 from models.artifact import NOTICE, Artifact
 from models.reference import Binned
-from monitoring.drift import MIN_ROWS, SCALE, Cells, percent, scaled
+from monitoring.drift import MIN_ROWS, SCALE, WORDS, Cells, percent, scaled
 from monitoring.performance import HELD
 from monitoring.window import Window
 
-SHOWN = 8  # columns drawn in full
+SHOWN = 8  # columns drawn
+BARS = 12  # cells drawn of one
+_JUDGED = ("value", "threshold", "drifted")
 NEXT_STEPS = {
     "inspect_inputs": "Look at how these inputs are measured and sent",
     "watch": "Watch the next window",
@@ -42,11 +44,14 @@ def drift(cells: Sequence[Cells], limits: Mapping[str, float]) -> tuple[dict[str
     now, then = (
         evidently.Dataset.from_pandas(frame, definition)
         for frame in (
-            _frame({found.column: (found.labels, found.window_rows) for found in cells}),
-            _frame({found.column: (found.labels, found.reference_rows) for found in cells}),
+            _frame({found.column: (found.labels, found.drawn_now) for found in cells}),
+            _frame({found.column: (found.labels, found.drawn_then) for found in cells}),
         )
     )
-    preset = presets.DataDriftPreset(method="psi", per_column_threshold=dict(limits))
+    # Else Evidently calls a window drifted only once half of its columns are.
+    preset = presets.DataDriftPreset(
+        method="psi", per_column_threshold=dict(limits), drift_share=1 / len(cells)
+    )
     asked = evidently.Report([preset, presets.DataSummaryPreset()], include_tests=False)
     found = asked.run(now, then)
     values = {
@@ -107,29 +112,27 @@ def _html(run: Any) -> bytes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bar:
-    label: str
-    now: float
-    then: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Line:
-    """One tested column, for a person."""
+    """One tested column, for a person. ``bars``: label, share at training, share now."""
 
-    label: str
-    column: str
-    site: str | None
+    cells: Cells
     value: float
     threshold: float
     drifted: bool
-    missing: tuple[float, float]
-    bars: tuple[_Bar, ...]
-    rows: int
 
     @property
     def ratio(self) -> float:
         return self.value / self.threshold
+
+    @property
+    def bars(self) -> list[tuple[str, float, float]]:
+        """Of many categories those that moved most."""
+        labels = [WORDS.get(label, label) for label in self.cells.labels]
+        bars = list(zip(labels, *(side.tolist() for side in self.cells.shares), strict=True))
+        if len(bars) <= BARS:
+            return bars
+        most = sorted(bars, key=lambda bar: -abs(bar[2] - bar[1]))[:BARS]
+        return [bar for bar in bars if bar in most]
 
 
 def page(
@@ -142,7 +145,10 @@ def page(
 ) -> bytes:
     """``index.html``: self-contained, no script, the same for the same window."""
     lines = _lines(monitored["columns"], cells)
-    drifted = [line for line in lines if line.drifted]
+    # Each column once: over all sites if it moved there, else at the site where it moved most.
+    first = sorted(lines, key=lambda line: line.cells.site is not None)
+    drifted = list({line.cells.column: line for line in reversed(first) if line.drifted}.values())
+    drifted.sort(key=lambda line: -line.ratio)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -157,8 +163,8 @@ def page(
             spec=loaded.spec,
             notice=NOTICE if loaded.manifest.provenance.use == "demonstration" else None,
             summary=summary(monitored, quality, loaded),
-            together=[line for line in lines if line.site is None],
-            drawn=(drifted or [line for line in lines if line.site is None])[:SHOWN],
+            together=[line for line in lines if line.cells.site is None],
+            drawn=(drifted or [line for line in lines if line.cells.column == "risk"][:1])[:SHOWN],
             any_drifted=bool(drifted),
             sites=[_site(row, lines, monitored["columns"]) for row in quality["sites"]],
             measures=_measures(monitored["performance"], loaded),
@@ -216,31 +222,16 @@ def _lines(columns: Sequence[Mapping[str, Any]], cells: Sequence[Cells]) -> list
     """The tests of drift, the furthest over its limit first."""
     of = {(row["column"], row["site"]): row for row in columns if row["statistic"] == "psi"}
     lines = [
-        _Line(
-            label=found.label.en,
-            column=found.column,
-            site=found.site,
-            value=of[found.column, found.site]["value"],
-            threshold=of[found.column, found.site]["threshold"],
-            drifted=of[found.column, found.site]["drifted"],
-            missing=(found.reference_missing, found.window_missing),
-            bars=tuple(
-                _Bar(label=label, now=now / SCALE, then=then / SCALE)
-                for label, now, then in zip(
-                    found.labels, found.window_rows, found.reference_rows, strict=True
-                )
-            ),
-            rows=found.window,
-        )
+        _Line(cells=found, **{name: of[found.column, found.site][name] for name in _JUDGED})
         for found in cells
     ]
-    return sorted(lines, key=lambda line: (-line.ratio, line.column, line.site or ""))
+    return sorted(lines, key=lambda line: (-line.ratio, line.cells.column, line.cells.site or ""))
 
 
 def _site(
     row: Mapping[str, Any], lines: Sequence[_Line], columns: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    mine = [line for line in lines if line.site == row["site"]]
+    mine = [line for line in lines if line.cells.site == row["site"]]
     refused = [
         found["column"]
         for found in columns

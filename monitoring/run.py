@@ -27,6 +27,9 @@ ACTIONS = {
 }
 """What each kind of alarm calls for. A person decides, and the command line carries it out."""
 
+THINNED = 2.0
+"""How much larger a statistic is at a site than over all, where the site accounts for both."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Monitored:
@@ -90,7 +93,7 @@ def monitor(
         columns=tuple(findings),
         performance=measured,
         alarms=tuple(alarms),
-        proposed=tuple(_proposed(alarms)),
+        proposed=tuple(_proposed(loaded, alarms)),
         report=str(folder / "index.html"),
     )
     stage("writing the report", 0.95)
@@ -120,7 +123,7 @@ def _findings(read: Window, files: dict[str, bytes], stage: Stage) -> tuple[list
     # The same formula on the same rows (a test holds the two together): Evidently draws each of
     # its tests, which for every column of every site would take minutes.
     findings += [
-        drift.judge(found, drift.psi(found.window_rows, found.reference_rows), tests=tests)
+        drift.judge(found, drift.psi(found.drawn_now, found.drawn_then), tests=tests)
         for found in cells
         if found.site is not None
     ]
@@ -145,7 +148,7 @@ def _verdict(
             "what": "calibration",
             "column": None,
             "site": None,
-            "message": f"Over {measured['n']} outcomes {breach}",
+            "message": f"Over {measured['n']:,} outcomes {breach}",
         }
         for breach in performance.breaches(measured, loaded.spec)
     ]
@@ -170,37 +173,59 @@ def _drift_alarms(loaded: Artifact, cells: list[Cells], drifted: list[Finding]) 
         together.setdefault((finding.column, finding.statistic), []).append(finding)
     alarms = []
     for (column, statistic), found in together.items():
-        sites = [finding for finding in found if finding.site is not None]
-        shown = max(sites or found, key=lambda finding: finding.value / (finding.threshold or 1))
-        place = " over all sites together"
+        shown, sites = _attributed(found)
+        place = "over all sites together"
         if sites:
             place = (
-                f" at {shown.site}"
-                if len(sites) == 1
-                else f" at {len(sites)} sites, most at {shown.site}"
+                f"at {shown.site}" if len(sites) == 1 else f"at {len(sites)} sites, most at {shown.site}"
             )
-        limit = shown.threshold or 0.0
+        label, limit = labels.get(column, column), shown.threshold or 0.0
         if statistic == "refused_share":
             what = "refusals"
             message = (
-                f"{labels.get(column, column)}: {drift.percent(shown.value)} of requests"
-                f"{place} are refused for this field; up to {drift.percent(limit)} is expected"
+                f"{label}: {drift.percent(shown.value)} of requests {place} are refused for this field; "
+                f"up to {drift.percent(limit)} is expected"
             )
         else:
             what = "prediction_drift" if column == "risk" else "input_drift"
             message = (
-                f"{labels.get(column, column)} has shifted{place}: PSI {shown.value:.2f}, "
-                f"threshold {limit:.2f}; {tested[column, shown.site].moved}"
+                f"{label} has shifted {place}: {tested[column, shown.site].moved} "
+                f"(PSI {shown.value:.2f}, limit {limit:.2f})"
             )
-        site = sites[0].site if len(sites) == 1 else None
-        alarms.append({"what": what, "column": column, "site": site, "message": message})
+        alarms.append(
+            {
+                "what": what,
+                "column": column,
+                "site": shown.site if len(sites) == 1 else None,
+                "message": message,
+            }
+        )
     return alarms
 
 
-def _proposed(alarms: list[dict[str, Any]]) -> list[dict[str, str]]:
+def _attributed(found: list[Finding]) -> tuple[Finding, list[Finding]]:
+    """Of one column's findings the one to show, and the sites that account for them; none: all do.
+
+    A shift of the whole network measures about the same at each site; one of a few sites is thinned
+    out over all together.
+    """
+    sites = [finding for finding in found if finding.site is not None]
+    together = [finding for finding in found if finding.site is None]
+    if together:
+        sites = [finding for finding in sites if finding.value > THINNED * together[0].value]
+    return max(sites or together, key=lambda finding: finding.value / (finding.threshold or 1)), sites
+
+
+def _proposed(loaded: Artifact, alarms: list[dict[str, Any]]) -> list[dict[str, str]]:
     """One proposal for each action, with all that speaks for it."""
-    reasons: dict[str, list[str]] = {}
+    labels = {column.name: column.label.en for column in loaded.mart.columns} | {"risk": "Risk"}
+    reasons: dict[str, dict[str, None]] = {}
     for alarm in alarms:
-        if alarm["what"] in ACTIONS:
-            reasons.setdefault(ACTIONS[alarm["what"]], []).append(alarm["message"])
-    return [{"action": action, "why": ". ".join(why)} for action, why in reasons.items()]
+        if alarm["what"] not in ACTIONS:
+            continue
+        why = alarm["message"]
+        if alarm["column"]:
+            why = labels.get(alarm["column"], alarm["column"])
+            why += f" at {alarm['site']}" if alarm["site"] else ""
+        reasons.setdefault(ACTIONS[alarm["what"]], {})[why] = None
+    return [{"action": action, "why": "; ".join(why)} for action, why in reasons.items()]

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from data.errors import ContractError, FieldError, TooLargeError
 
 LARGEST_BODY = 2 * 1024 * 1024
 MOST_INSTANCES = 1000
 MOST_OUTCOMES = 10_000
-T = TypeVar("T")
+LONGEST_NAME = 64
+"""Of a field that nobody declared: an answer does not send a body back to its sender."""
 
+INSTANCE = "instance"
+"""What a fault is said to be of that concerns no single field."""
+Instance = dict[str, Any]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Moment = Annotated[datetime, Meta(tz=True)]
+T = TypeVar("T")
 
 
 class Context(Struct, forbid_unknown_fields=True, frozen=True):
@@ -29,11 +36,14 @@ class Context(Struct, forbid_unknown_fields=True, frozen=True):
     at: Moment | None = None
     groups: dict[Name, Name] = {}
 
+    def __post_init__(self) -> None:
+        _hold(self.at)
+
 
 class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """``instances``: one object a patient, held to the contract one by one."""
+    """``instances``: one object a patient, each read on its own (see :func:`read_instance`)."""
 
-    instances: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    instances: Annotated[list[Raw], Meta(min_length=1)]
     context: list[Context] | None = None
     units: dict[str, str] = {}
     top: Annotated[int, Meta(ge=0, le=1000)] | None = None
@@ -48,29 +58,13 @@ class OutcomeItem(Struct, forbid_unknown_fields=True, frozen=True):
     model: Name | None = None
     encounter_id: Name | None = None
 
-
-def read(body: bytes, kind: type[T]) -> T:
-    """Decode JSON into ``kind``. Raises ContractError naming the field and the rule, never a value."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        rule, _, path = str(error).partition(" - at ")
-        field = re.sub(r"^`\$\.?|`$", "", path) or "body"
-        unknown = re.fullmatch(r"Object contains unknown field `(.+)`", rule)
-        if unknown:
-            field, rule = f"{field}.{unknown[1]}".removeprefix("body."), "unknown field"
-        raise ContractError(
-            "the request does not fit its schema", errors=(FieldError(field=field, reason=rule),)
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ContractError(
-            "the request is not JSON", errors=(FieldError(field="body", reason="not valid JSON"),)
-        ) from None
+    def __post_init__(self) -> None:
+        _hold(self.observed_at)
 
 
 def read_predict(body: bytes) -> PredictRequest:
     """A prediction request. Raises ContractError or TooLargeError."""
-    request = read(body, PredictRequest)
+    request = _read(body, _predict.decode)
     if len(request.instances) > MOST_INSTANCES:
         raise TooLargeError(f"more than {MOST_INSTANCES} instances")
     if request.context is not None and len(request.context) != len(request.instances):
@@ -81,9 +75,20 @@ def read_predict(body: bytes) -> PredictRequest:
     return request
 
 
+def read_instance(raw: Raw) -> Instance | FieldError:
+    """One instance, or what is wrong with it. Its fields are the contract's to judge."""
+    try:
+        return _instance.decode(raw)
+    except msgspec.ValidationError as error:
+        reason = "not an object" if " - at " not in str(error) else "a number too large for any use"
+    except (ValueError, RecursionError):
+        reason = "not valid JSON"
+    return FieldError(field=INSTANCE, reason=reason)
+
+
 def read_outcomes(body: bytes) -> list[OutcomeItem]:
     """Outcomes. Raises ContractError or TooLargeError."""
-    items = read(body, list[OutcomeItem])
+    items = _read(body, _outcomes.decode)
     if len(items) > MOST_OUTCOMES:
         raise TooLargeError(f"more than {MOST_OUTCOMES} outcomes")
     errors = tuple(
@@ -94,3 +99,62 @@ def read_outcomes(body: bytes) -> list[OutcomeItem]:
     if errors:
         raise ContractError("an outcome names no prediction", errors=errors)
     return items
+
+
+def named(field: str) -> str:
+    """A name that the caller chose, short enough to be said back."""
+    return field if len(field) <= LONGEST_NAME else field[: LONGEST_NAME - 1] + "…"
+
+
+_UNKNOWN = r"Object contains unknown field `(.*?)`(?: - at `\$\.?([^`]*)`)?"
+_predict = msgspec.json.Decoder(PredictRequest)
+_instance = msgspec.json.Decoder(Instance)
+_outcomes = msgspec.json.Decoder(list[OutcomeItem])
+
+
+def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
+    """Decode JSON. Raises ContractError naming the field and the rule, never a value."""
+    try:
+        typed = decode(body)
+        _hold_names_apart(body)
+    except msgspec.ValidationError as error:
+        raise _refused("the request does not fit its schema", *_field_and_rule(str(error))) from None
+    except (ValueError, RecursionError):
+        raise _refused("the request is not JSON", "body", "not valid JSON") from None
+    return typed
+
+
+def _field_and_rule(said: str) -> tuple[str, str]:
+    """What msgspec says, taken apart. It names places and types; of the body only unknown fields."""
+    unknown = re.fullmatch(_UNKNOWN, said, re.DOTALL)
+    if unknown:
+        name, place = named(unknown[1]), unknown[2]
+        return f"{place}.{name}" if place else name, "unknown field"
+    rule, _, place = said.partition(" - at ")
+    return re.sub(r"^(`key` in )?`\$\.?|`$", "", place) or "body", rule
+
+
+def _hold_names_apart(body: bytes) -> None:
+    """Refuse an object that names a field twice: parsers differ in which of the two they take."""
+
+    def apart(pairs: list[tuple[str, Any]]) -> None:
+        if len(pairs) > 1 and len({name for name, _ in pairs}) != len(pairs):
+            names = sorted(name for name, _ in pairs)
+            twice = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
+            raise _refused("the request is ambiguous", named(twice), "stands twice in one object")
+
+    # The numbers are not needed, and Python refuses to read very long ones.
+    json.loads(body.decode(), object_pairs_hook=apart, parse_int=len, parse_float=len)
+
+
+def _refused(message: str, field: str, reason: str) -> ContractError:
+    return ContractError(message, errors=(FieldError(field=field, reason=reason),))
+
+
+def _hold(moment: datetime | None) -> None:
+    """Refuse a moment that has no place in UTC, in which the log keeps it: 0001-01-01 at +14:00."""
+    try:
+        if moment is not None:
+            moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Expected a time of the years 1 to 9999 in UTC") from None

@@ -28,7 +28,7 @@ from models.spec import ModelSpec
 from training import card, fit
 from training.cohort import Cohort, select
 from training.evaluate import BOOTSTRAP, evaluate, flat
-from training.split import Split, by_time_and_patient, periods
+from training.split import Split, by_time_and_patient, limits, periods
 
 LIBRARIES = ("xgboost-cpu", "scikit-learn", "numpy", "pandas", "pyarrow")
 Stage = Callable[[str, float], None]
@@ -60,17 +60,18 @@ def train(
     Raises NotEnoughDataError, UsageError or ContractError, each naming what is wrong; nothing is
     registered then.
     """
+    ends = limits(train_to, validate_to, test_to)
+    if seed < 0:
+        raise UsageError("--seed is 0 or more")
     mart = marts.load(spec.mart)
     features = FeatureMap.of(mart, spec.features)
     spec.hold(mart, features.inputs)
-    if seed < 0:
-        raise UsageError("--seed is 0 or more")
     stage("reading the mart", 0.0)
     last = Period.between(None, test_to)
     with open_store(home.marts) as store:
         cohort = select(spec, mart, store.read(mart, last))
         origins = store.origins(cohort.load_ids)
-    stretches = periods(cohort.time, train_to=train_to, validate_to=validate_to, test_to=test_to)
+    stretches = periods(cohort.time, ends)
     split = by_time_and_patient(cohort.time, cohort.patient, stretches)
 
     fitted = _fit(spec, mart, features, cohort, split, origins, seed, stage)

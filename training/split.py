@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,28 +31,34 @@ class Split:
         return mask
 
 
-def periods(
-    times: npt.NDArray[np.datetime64],
-    *,
-    train_to: str | None = None,
-    validate_to: str | None = None,
-    test_to: str | None = None,
-) -> dict[str, Period]:
-    """The three stretches of time. Without limits the last twelve months test, those before tune.
+def limits(
+    train_to: str | None = None, validate_to: str | None = None, test_to: str | None = None
+) -> tuple[datetime, ...]:
+    """The ends of the three parts; empty where none is given.
 
-    Raises UsageError where only some limits are given or they do not rise.
+    Raises UsageError where only some are given or they do not rise.
+    """
+    given = [limit for limit in (train_to, validate_to, test_to) if limit]
+    if not given:
+        return ()
+    if len(given) < len(PARTS):
+        raise UsageError("--train-to, --validate-to and --test-to go together")
+    ends = tuple(Period.between(None, limit).end for limit in given)
+    if not ends[0] < ends[1] < ends[2]:
+        raise UsageError(f"the limits must rise: {', '.join(given)}")
+    return ends
+
+
+def periods(times: npt.NDArray[np.datetime64], ends: Sequence[datetime]) -> dict[str, Period]:
+    """The three stretches of time. Without ``ends`` the last twelve months test, those before tune.
+
+    Raises NotEnoughDataError where there is no row.
     """
     if not len(times):
         raise NotEnoughDataError("no row is left to learn from")
-    limits = [limit for limit in (train_to, validate_to, test_to) if limit]
-    if not limits:
+    if not ends:
         last = times.max().astype("datetime64[M]")
-        limits = [str(last - np.timedelta64(months, "M")) for months in (24, 12, 0)]
-    if len(limits) < len(PARTS):
-        raise UsageError("--train-to, --validate-to and --test-to go together")
-    ends = [Period.between(None, limit).end for limit in limits]
-    if not ends[0] < ends[1] < ends[2]:
-        raise UsageError(f"the limits must rise: {', '.join(limits)}")
+        ends = limits(*(str(last - np.timedelta64(months, "M")) for months in (24, 12, 0)))
     first: datetime = times.min().astype("datetime64[us]").item()
     starts = [min(first, ends[0]), ends[0], ends[1]]
     return {part: Period(start, end) for part, start, end in zip(PARTS, starts, ends, strict=True)}

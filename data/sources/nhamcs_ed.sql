@@ -195,9 +195,10 @@ SELECT
         WHEN ADMITHOS = 1 THEN 'admitted'
         WHEN TRANOTH = 1 THEN 'transferred'
         WHEN DIEDED = 1 THEN 'died'
-        ELSE 'discharged' END AS disposition,
-    coalesce(ADMIT = 1, false) AS critical_care,
-    coalesce(DIEDED = 1 OR HDSTAT = 2, false) AS died
+        WHEN NODISP = 0 THEN 'discharged' END AS disposition,  -- 1: nobody said what became of them
+    -- not applicable (-7) is a no; unknown and blank stay missing
+    CASE WHEN ADMIT = 1 THEN true WHEN ADMIT > 1 OR ADMIT = -7 THEN false END AS critical_care,
+    CASE WHEN DIEDED = 1 OR HDSTAT = 2 THEN true WHEN HDSTAT IN (1, -7) THEN false END AS died
 FROM visit
 LEFT JOIN complaint_code AS reason1 ON reason1.code = RFV1
 LEFT JOIN complaint_code AS reason2 ON reason2.code = RFV2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from data.errors import NotEnoughDataError
-from models import metrics
+from models import metrics, resample
 
 POINTS = ("auroc", "auprc", "brier", "brier_skill", "calibration")
 
@@ -296,7 +296,7 @@ def test_rows_that_repeat_within_a_cluster_widen_the_interval():
 def test_the_same_seed_gives_the_same_intervals_and_batches_do_not_matter(monkeypatch):
     y, risk = cohort(200)
     first = metrics.evaluate(y, risk, threshold=0.3, bootstrap=60)
-    monkeypatch.setattr(metrics, "BATCH", 1_000)
+    monkeypatch.setattr(resample, "BATCH", 1_000)
     pd.testing.assert_frame_equal(
         first.overall, metrics.evaluate(y, risk, threshold=0.3, bootstrap=60).overall
     )

@@ -1,0 +1,161 @@
+"""A tiny real model on rows drawn from a seed, and a log that holds its answers."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+import pytest
+
+from data.contract import Mart
+from data.home import Home
+from data.log.append import Entry, LogWriter, OutcomeRow, record_outcomes
+from data.log.schema import connect
+from data.marts.ed_visit import MART
+from data.period import Period
+from models.artifact import Artifact, Manifest, Provenance
+from models.calibration import sigmoid
+from models.catalog.ed_admission import SPEC
+from models.features import FeatureMap, show_cell
+from models.linear import Logistic
+from models.reference import build
+from training import fit
+
+INPUTS = ("age", "sex", "ambulance", "temperature", "heart_rate", "pain")
+SITES = ("north", "south")
+MAY = Period.between("2026-05", "2026-05")
+START = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+class Visits:
+    """Rows of the six inputs, the risk that they truly carry and their outcome."""
+
+    def __init__(self, n, seed):
+        rng = np.random.default_rng(seed)
+        self.rng = rng
+        self.site = np.array(SITES, dtype=object)[(rng.random(n) < 0.3).astype(int)]
+        self.rows = {
+            "age": np.round(rng.uniform(18, 95, n)),
+            "sex": rng.integers(0, 2, n).astype(np.int16),
+            "ambulance": (rng.random(n) < 0.2).astype(float),
+            "temperature": np.round(rng.normal(37, 0.6, n), 1),
+            "heart_rate": np.round(rng.normal(85, 15, n)),
+            "pain": rng.integers(0, 11, n).astype(float),
+        }
+        self.rows["pain"][rng.random(n) < 0.3] = np.nan
+        truth = -4 + 0.03 * self.rows["age"] + 1.2 * self.rows["ambulance"]
+        self.truth = sigmoid(truth + 0.03 * (self.rows["heart_rate"] - 85))
+        self.outcome = (rng.random(n) < self.truth).astype(float)
+
+
+@pytest.fixture(scope="session")
+def loaded():
+    spec = replace(SPEC, features=INPUTS, boosting=replace(SPEC.boosting, max_depth=2, rounds=60))
+    features = FeatureMap.of(MART, INPUTS)
+    train, tune = Visits(6000, 1), Visits(4000, 2)
+    pairs = [(features.matrix(part.rows), part.outcome) for part in (train, tune)]
+    booster, calibration = fit.boosted(*pairs, settings=spec.boosting, seed=0, threads=1)
+    columns = MART.select(INPUTS)
+    mart = Mart(
+        name=MART.name,
+        row=MART.row,
+        columns=columns,
+        key=MART.key,
+        patient=MART.patient,
+        site=MART.site,
+        time=MART.time,
+    )
+    margin = booster.inplace_predict(pairs[1][0], predict_type="margin").astype(np.float64)
+    return Artifact(
+        manifest=Manifest(
+            format=1, model=spec.name, provenance=Provenance(use="demonstration"), libraries={}
+        ),
+        spec=spec,
+        mart=mart,
+        booster=booster,
+        calibration=calibration,
+        logistic=Logistic(medians=(), scales=(), indicators=(), coefficients=(), intercept=0.0),
+        reference=build(
+            train.rows,
+            columns,
+            sigmoid(calibration.log_odds(margin)),
+            site=train.site,
+            risk_site=tune.site,
+        ),
+    )
+
+
+class Log:
+    """Writes what the service would have."""
+
+    def __init__(self, home, loaded):
+        self.home, self.loaded = home, loaded
+        self.engine = connect(home.log)
+        self.ids = (f"prediction-{number:07}" for number in itertools.count())
+
+    def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1):
+        """``refuse``: (mask, field, rule) of rows that the check did not let through."""
+        risk = self.loaded.risk(visits.rows)
+        refused = np.zeros(len(risk), dtype=bool) if refuse is None else refuse[0]
+        records, known = [], []
+        for i in range(len(risk)):
+            at = START + timedelta(minutes=4 * i)
+            record = self.record(
+                at=at, site=visits.site[i], version=version, patient=f"canary-patient-{i // repeat}"
+            )
+            if refused[i]:
+                record |= {"status": "refused", "reasons": [{"field": refuse[1], "reason": refuse[2]}]}
+                record["reasons"] = msgspec.json.encode(record["reasons"]).decode()
+            else:
+                cells = {
+                    column.name: show_cell(column, visits.rows[column.name][i])
+                    for column in self.loaded.mart.columns
+                }
+                record |= {"inputs": msgspec.json.encode(cells).decode(), "risk": float(risk[i])}
+                known.append(
+                    OutcomeRow(
+                        outcome=int(visits.outcome[i]),
+                        observed_at=at,
+                        prediction_id=record["prediction_id"],
+                    )
+                )
+            records.append(record)
+        self.write(records)
+        if outcomes:
+            record_outcomes(self.engine, known, START)
+
+    def record(self, **given):
+        return {
+            "prediction_id": next(self.ids),
+            "model": self.loaded.spec.name,
+            "version": "3",
+            "at": START,
+            "received_at": START,
+            "status": "scored",
+            **given,
+        }
+
+    def write(self, records):
+        with LogWriter(self.engine) as writer:
+            writer.submit(Entry(predictions=tuple(records))).result()
+
+
+@pytest.fixture
+def log(tmp_path, monkeypatch, loaded):
+    monkeypatch.delenv("CAREMODELS_LOG", raising=False)
+    made = Log(Home(tmp_path), loaded)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def visits():
+    return Visits
+
+
+@pytest.fixture
+def may():
+    return MAY

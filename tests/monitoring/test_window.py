@@ -1,0 +1,91 @@
+"""From the log to counts."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from data.period import Period
+from monitoring.window import UNDECLARED, quality, read
+
+
+def test_every_row_is_counted_once_together_and_once_at_its_site(log, loaded, visits, may):
+    made = visits(700, 5)
+    log.add(made, outcomes=True, repeat=2)
+    found = read(log.engine, loaded, "3", may)
+    assert found.whole.rows == found.whole.scored == found.whole.outcomes == len(found.outcome) == 700
+    assert found.whole.patients == 350
+    assert len(np.unique(found.patient)) == 350
+    for name, counts in found.sites.items():
+        assert counts.rows == (made.site == name).sum()
+    for column, cells in found.whole.cells.items():
+        assert cells.sum() == 700, column
+    pain = found.whole.cells["pain"]
+    assert pain[-1] == np.isnan(made.rows["pain"]).sum()
+    assert np.allclose(np.sort(found.risk), np.sort(loaded.risk(made.rows)))
+
+
+def test_another_version_month_or_model_is_not_in_it(log, loaded, visits, may):
+    log.add(visits(120, 5))
+    log.add(visits(50, 6), version="4")
+    log.write([log.record(model="sepsis"), log.record(at=may.end)])
+    assert read(log.engine, loaded, "3", may).whole.rows == 120
+    assert read(log.engine, loaded, "4", may).whole.rows == 50
+    assert read(log.engine, loaded, "5", Period.between("2020-01", "2020-02")).whole.rows == 0
+
+
+def test_refusals_are_counted_by_field_rule_and_site(log, loaded, visits, may):
+    made = visits(300, 5)
+    north = made.site == "north"
+    log.add(made, refuse=(north, "temperature", "outside 25 to 45 Cel"))
+    found = read(log.engine, loaded, "3", may)
+    assert found.whole.refused == {"temperature": north.sum()}
+    assert found.sites["south"].refused == {}
+    assert quality(found)["refusals"] == [
+        {
+            "field": "temperature",
+            "rule": "outside 25 to 45 Cel",
+            "rows": north.sum(),
+            "sites": {"north": north.sum()},
+        }
+    ]
+
+
+def test_a_field_of_the_callers_own_making_is_not_repeated(log, loaded, may):
+    faults = [{"field": name, "reason": "unknown field"} for name in ("Wang Fang", "Li Na")]
+    reasons = msgspec.json.encode(faults).decode()
+    log.write([log.record(status="refused", reasons=reasons)])
+    assert read(log.engine, loaded, "3", may).whole.refused == {UNDECLARED: 1}
+
+
+@pytest.mark.parametrize(
+    "inputs", [None, "", "{", "[]", '{"age": "old"}', '{"age": 40}, {"age": 50}', '{"sex": 1}']
+)
+def test_inputs_that_cannot_be_read_are_counted(log, loaded, visits, may, inputs):
+    log.add(visits(110, 5))
+    log.write([log.record(inputs=inputs, risk=0.2, site="north")])
+    found = read(log.engine, loaded, "3", may)
+    assert found.whole.rows == 111
+    assert found.whole.unreadable == found.sites["north"].unreadable == 1
+    assert found.whole.cells["age"].sum() == 110
+
+
+def test_an_empty_window_is_a_window(log, loaded, may):
+    found = read(log.engine, loaded, "3", may)
+    assert found.whole.rows == found.whole.patients == len(found.outcome) == 0
+    assert quality(found)["missing"][0]["window"] is None
+
+
+def test_batches_do_not_show(log, loaded, visits, may, monkeypatch):
+    log.add(visits(500, 5), outcomes=True)
+    whole = read(log.engine, loaded, "3", may)
+    monkeypatch.setattr("data.log.read._CHUNK", 64)
+    told = []
+    pieces = read(log.engine, loaded, "3", may, done=told.append)
+    assert told[-1] == 1
+    assert len(told) == 8
+    assert pieces.whole.patients == whole.whole.patients == 500
+    assert np.array_equal(pieces.patient, whole.patient)
+    for column, cells in whole.whole.cells.items():
+        assert np.array_equal(pieces.whole.cells[column], cells)

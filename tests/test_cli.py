@@ -1,0 +1,196 @@
+"""The command line as a script uses it: exit codes, JSON on standard output, errors in a sentence."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+CANARY = "9417.25"
+
+
+def caremodels(home, *words):
+    environment = {**os.environ, "CAREMODELS_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-m", "caremodels", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def result(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home with simulated visits and a first version of the model."""
+    home = tmp_path_factory.mktemp("home")
+    loaded = result(caremodels(home, "mart", "simulate", "--visits", "12000", "--seed", "7", "--json"))
+    assert (loaded["read"], loaded["kept"], loaded["refused"]) == (12000, 12000, 0)
+    trained = caremodels(home, "train", "ed_admission", "--json")
+    assert trained.stderr == ""  # quiet in a pipe
+    assert result(trained)["version"] == "1"
+    return home
+
+
+def test_a_second_load_adds_nothing(home):
+    again = result(caremodels(home, "mart", "simulate", "--visits", "12000", "--seed", "7", "--json"))
+
+    assert again["kept"] == 12000
+    rows = result(caremodels(home, "evaluate", "ed_admission", "--from", "2021-01", "--json"))
+    assert rows["flow"][0]["rows"] < 12000
+
+
+def test_evaluate_prints_the_measures_of_a_period(home):
+    found = result(
+        caremodels(home, "evaluate", "ed_admission", "--from", "2021-01", "--to", "2021-12", "--json")
+    )
+
+    assert (found["model"], found["version"]) == ("ed_admission", "1")
+    assert found["auroc"]["low"] < found["auroc"]["value"] < found["auroc"]["high"]
+    assert found["auroc"]["value"] > 0.75
+    assert {"intercept", "slope", "oe"} <= found["calibration"].keys()
+    assert {"sex", "age", "site_tier"} <= {row["group"] for row in found["groups"]}
+    assert found["comparators"]["logistic_regression"]["auroc"]["value"] > 0.7
+    assert found["seen"] == 0
+
+
+def test_a_period_that_the_version_learned_from_is_said(home):
+    done = caremodels(home, "evaluate", "ed_admission", "--from", "2016-01", "--json")
+
+    assert json.loads(done.stdout)["seen"] > 0
+    assert "the figures flatter it" in done.stderr
+
+
+def test_promotion_publishes_and_is_written_down(home):
+    words = ("--by", "Dr Chen", "--reason", "pilot", "--json")
+    promoted = result(caremodels(home, "promote", "ed_admission", "--version", "1", *words))
+
+    assert promoted["promoted"] is True
+    assert all(finding["passed"] for finding in promoted["gate"])
+    assert (home / "releases/ed_admission/champion").read_text(encoding="utf-8") == "1\n"
+    verified = result(caremodels(home, "ledger", "verify", "--json"))
+    assert verified["last"]["by"] == "Dr Chen"
+    released = result(caremodels(home, "releases", "--json"))["releases"]
+    assert released == {"ed_admission": {"champion": "1", "challenger": None}}
+
+
+def test_a_model_of_simulated_visits_is_served_with_demo_only(home):
+    caremodels(home, "promote", "ed_admission", "--version", "1", "--by", "a", "--reason", "b")
+
+    done = caremodels(home, "serve", "--port", "0")
+
+    assert done.returncode == 1
+    assert "demonstration, not for care" in done.stderr
+
+
+def test_the_card_says_what_the_model_must_not_be_used_for(home, tmp_path):
+    result(caremodels(home, "card", "ed_admission", "--out", str(tmp_path), "--json"))
+
+    card = (tmp_path / "card.html").read_text(encoding="utf-8")
+    assert "Demonstration, not for care." in card
+    assert "Not a reason to send a patient home." in card
+    assert "不得作为让患者离院的依据" in card
+
+
+def test_a_gate_that_is_not_passed_ends_with_3(home, monkeypatch):
+    """A version of a few visits: too few events in its test period."""
+    small = home.parent / "small"
+    result(caremodels(small, "mart", "simulate", "--visits", "2500", "--json"))
+    result(caremodels(small, "train", "ed_admission", "--json"))
+
+    words = ("--version", "1", "--by", "a", "--reason", "b", "--json")
+    done = caremodels(small, "promote", "ed_admission", *words)
+
+    assert done.returncode == 3
+    assert not json.loads(done.stdout)["promoted"]
+    assert not (small / "releases/ed_admission/champion").exists()
+
+
+def test_monitoring_a_window_without_predictions_ends_with_4(home):
+    caremodels(home, "promote", "ed_admission", "--version", "1", "--by", "a", "--reason", "b")
+
+    done = caremodels(home, "monitor", "ed_admission", "--from", "1999-01", "--to", "1999-02", "--json")
+
+    assert done.returncode == 4
+    assert json.loads(done.stdout)["verdict"] == "insufficient"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("train", "nope"), 1, "no model 'nope'; known: ed_admission"),
+        (("train", "ed_admission"), 4, "mart ed_visit is empty"),
+        (("train", "ed_admission", "--train-to", "2019-12"), 2, "go together"),
+        (("evaluate", "ed_admission"), 1, "no version is registered"),
+        (("evaluate", "ed_admission", "--from", "2021-13"), 2, "not a month"),
+        (
+            ("evaluate", "ed_admission", "--from", "2021-02", "--to", "2021-01"),
+            2,
+            "ends before it starts",
+        ),
+        (
+            ("promote", "ed_admission", "--version", "9", "--by", "a", "--reason", "b"),
+            1,
+            "not registered",
+        ),
+        (("promote", "ed_admission", "--version", "9", "--by", " ", "--reason", "b"), 2, "--by"),
+        (("serve",), 1, "no model is released"),
+        (("serve", "--host", "0.0.0.0"), 2, "only loopback"),
+        (("monitor", "ed_admission"), 1, "no version is released"),
+        (("mart", "load", "nope", "--source", "nhamcs_ed", "--files", "x"), 1, "no mart 'nope'"),
+        (("mart", "load", "ed_visit", "--source", "nope", "--files", "x"), 1, "no source 'nope'"),
+        (("mart", "load", "ed_visit", "--source", "nhamcs_ed", "--files", "x"), 1, "no file matches"),
+        (("mart", "simulate", "--visits", "0"), 2, "must be 1 or more"),
+        (("mart", "simulate", "--visits", "many"), 2, "invalid"),
+        (("mart", "simulate", "--visits", "10", "--drift", "flood"), 2, "flood"),
+        (("train",), 2, "required"),
+        ((), 2, "required"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, says):
+    done = caremodels(tmp_path, *words)
+
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.parquet", f"age\n{CANARY}\n", "cannot be read as Parquet"),
+        ("a.csv", f"AGE\n{CANARY}\n", "YEAR"),
+        ("a.txt", f"AGE\n{CANARY}\n", ".parquet or .csv"),
+    ],
+)
+def test_a_file_that_is_not_what_it_says_names_itself_and_no_value(tmp_path, name, content, says):
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8")
+
+    done = caremodels(
+        tmp_path, "mart", "load", "ed_visit", "--source", "nhamcs_ed", "--files", str(file)
+    )
+
+    assert done.returncode in (1, 2)
+    assert says in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mart_that_another_process_holds_is_said(tmp_path):
+    import duckdb
+
+    result(caremodels(tmp_path, "mart", "simulate", "--visits", "50", "--json"))
+    with duckdb.connect(tmp_path / "marts.duckdb"):
+        done = caremodels(tmp_path, "mart", "simulate", "--visits", "60", "--json")
+
+    assert done.returncode == 1
+    assert "another process has it open" in done.stderr

@@ -1,0 +1,66 @@
+"""The README is true: its tour runs as it stands, and what it names is there."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_targets_and_files_that_it_names_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+    targets = set(re.findall(r"^make (\w+)|`make (\w+)`", README, flags=re.MULTILINE))
+    for target in {name for pair in targets for name in pair if name}:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    for path in re.findall(r"`((?:data|models|training|docs|benchmarks)/[\w./]+)`", README):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+def test_the_tour_runs_as_it_stands(tmp_path):
+    """Every line of the tour, in one shell, in an empty folder; then month by month."""
+    tour, monthly = (
+        re.search(pattern, README, flags=re.DOTALL)[1]
+        for pattern in (r"```bash\n(.*?)```", r"Then, month by month:\n\n```\n(.*?)```")
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    script = tour.replace("$PWD/.venv/bin", str(Path(sys.executable).parent)).replace("3000", port)
+    # The month of the tour holds one prediction: "not enough data" is the right answer.
+    script += monthly.replace("--to 2021-12\n", "--to 2021-12 || test $? -eq 4\n")
+
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "CAREMODELS_HOME": str(tmp_path / "var")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        # The service in the background keeps the pipe open: read until the last command has spoken.
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("report:"):
+                break
+        printed = "".join(lines)
+        assert process.wait(timeout=60) == 0, printed
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.stdout.close()
+
+    assert '"status":"scored"' in printed
+    assert '"joined":1' in printed
+    assert "verdict: insufficient" in printed
+    assert (tmp_path / "var/card/card.html").is_file()
