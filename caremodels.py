@@ -38,7 +38,7 @@ Stage = Callable[[str, float], None]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     telemetry.off()
-    # XGBoost's threads spin while they wait; beside another busy process that doubles the time.
+    # XGBoost's threads spin while they wait, which is ruinous beside another busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options = _parser().parse_args(arguments)
     try:

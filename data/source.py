@@ -121,7 +121,9 @@ def read(source: Source, files: list[Path]) -> pa.Table:
             connection.execute(f"CREATE VIEW source AS SELECT * FROM {rows}")  # noqa: S608
             result = connection.sql(source.sql)
             if result is None:
-                raise ContractError(f"source {source.name}: the query gives no rows: end it with a SELECT")
+                raise ContractError(
+                    f"source {source.name}: the query gives no rows: end it with a SELECT"
+                )
             return result.to_arrow_table()
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise ContractError(f"source {source.name}: {str(error).splitlines()[0]}") from None

@@ -133,7 +133,8 @@ class ModelSpec:
         """Refuse a spec that makes no sense on ``mart``. ``inputs``: the columns it reads.
 
         Raises ContractError naming the column: one that the mart lacks, that is not an input, or
-        that is known only after the fact; a category that a column lacks; and bands that leave a risk without one.
+        that is known only after the fact; a category that a column lacks; and bands that leave a
+        risk without one.
         """
         for name in inputs:
             column = mart[name]

@@ -1,61 +1,31 @@
-"""The routes: HTTP in, HTTP out. What is answered is decided in ``scorer`` and ``deployed``."""
+"""The application: which route is answered by what, what is there while it runs."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import hashlib
 import logging
-import traceback
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any
 
-import msgspec
-from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route, Router
 
-from data.errors import CaremodelsError, ConflictError, ContractError, MediaTypeError, TooLargeError
-from data.log.append import (
-    Answer,
-    Entry,
-    LogWriter,
-    OutcomeRow,
-    Replay,
-    find_answer,
-    record_outcomes,
-)
-from data.pseudonym import keyed_hash
-from serving import openapi
+from serving import problems, routes
 from serving.deployed import Deployed
-from serving.schema import LARGEST_BODY, read_outcomes, read_predict
-from serving.scorer import Scorer
+from serving.metrics import Metrics
+from serving.routes import Runtime
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
-MANY = 8
-"""From here on a request is scored in a thread, so that it does not hold up the others."""
+NOWHERE = "(none)"
+"""The route of a request that no route answers."""
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass
-class Runtime:
-    """What the routes work on; made when the server starts, not when the module is imported."""
-
-    deployed: Deployed
-    engine: Engine
-    log: LogWriter
-
-    @property
-    def key(self) -> bytes:
-        return self.deployed.key
 
 
 def make_app(start: Callable[[], Runtime]) -> Starlette:
@@ -77,93 +47,46 @@ def make_app(start: Callable[[], Runtime]) -> Starlette:
                 await poll
             await asyncio.to_thread(runtime.log.close)
 
-    routes = [
-        Route("/v1/models", _guarded(list_models), methods=["GET"]),
-        Route("/v1/outcomes", _guarded(outcomes), methods=["POST"]),
-        Route("/v1/{model}/predict", _guarded(predict), methods=["POST"]),
-        Route("/v1/{model}", _guarded(describe), methods=["GET"]),
-        Route("/openapi.json", _guarded(describe_api), methods=["GET"]),
+    answered = [
+        _route("GET", "/v1/models", routes.list_models),
+        _route("POST", "/v1/outcomes", routes.outcomes),
+        _route("POST", "/v1/{model}/predict", routes.predict),
+        _route("GET", "/v1/{model}", routes.describe),
+        _route("GET", "/openapi.json", routes.describe_api),
+        _route("GET", "/metrics", routes.metrics),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_problem})
-
-
-async def predict(request: Request) -> Response:
-    runtime: Runtime = request.app.state.runtime
-    scorer = runtime.deployed[request.path_params["model"]]
-    body = await _json_body(request)
-    answer_key, body_hash = _idempotency(request, runtime.key, scorer.name, body)
-    if answer_key and (sent := await asyncio.to_thread(find_answer, runtime.engine, answer_key)):
-        return _replayed(sent, body_hash)
-    asked = read_predict(body)
-    if len(asked.instances) > MANY:
-        answered = await asyncio.to_thread(scorer.predict, asked)
-    else:
-        answered = scorer.predict(asked)
-    if answered.not_additive:
-        logger.error("%s %s: an explanation does not add up", scorer.name, scorer.version)
-    # Refused instances are recorded too: a monitor that never saw them could not tell of them.
-    content = _envelope(scorer, answered.predictions)
-    keep = None
-    if answer_key and answered.refused < len(asked.instances):
-        now = datetime.now(UTC)
-        keep = Answer(key_hash=answer_key, body_hash=body_hash, body=content, created_at=now)
-    written = await asyncio.wrap_future(
-        runtime.log.submit(Entry(predictions=answered.records, answer=keep))
-    )
-    if isinstance(written, Replay):
-        return _replayed(written.answer, body_hash)
-    if answered.refused == len(asked.instances):
-        return _refusal(answered.predictions)
-    return Response(content, media_type="application/json")
-
-
-async def outcomes(request: Request) -> Response:
-    runtime: Runtime = request.app.state.runtime
-    items = read_outcomes(await _json_body(request))
-    rows = [
-        OutcomeRow(
-            outcome=item.outcome,
-            observed_at=item.observed_at,
-            prediction_id=item.prediction_id,
-            model=item.model,
-            encounter=keyed_hash(runtime.key, item.encounter_id, kind="encounter")
-            if item.encounter_id
-            else None,
-        )
-        for item in items
-    ]
-    report = await asyncio.to_thread(record_outcomes, runtime.engine, rows, datetime.now(UTC))
-    results = [{"status": status} for status in report.statuses]
-    return _json({**asdict(report.counts), "results": results})
-
-
-async def list_models(request: Request) -> Response:
-    runtime: Runtime = request.app.state.runtime
-    return _json({"models": [_summary(scorer) for scorer in runtime.deployed.scorers.values()]})
-
-
-async def describe(request: Request) -> Response:
-    runtime: Runtime = request.app.state.runtime
-    scorer = runtime.deployed[request.path_params["model"]]
-    folder = runtime.deployed.releases / scorer.name / scorer.version
-    figures = msgspec.json.decode((folder / "evaluation.json").read_bytes())
-    schema = openapi.instance_schema(scorer.artifact)
-    return _json(
-        {
-            **_summary(scorer),
-            "intended_use": asdict(scorer.artifact.spec.intended_use),
-            "cautions": [asdict(caution) for caution in scorer.artifact.spec.cautions],
-            "provenance": asdict(scorer.artifact.manifest.provenance),
-            "evaluation": figures,
-            "input_schema": schema,
-            "card": (folder / "card.html").read_text(encoding="utf-8"),
-        }
+    # BentoML passes on only what some route of ours takes, and answers the rest with plain text:
+    # a mount takes everything. BentoML's own /livez and /readyz come before it.
+    everything = Mount("/", app=Router(answered, redirect_slashes=False))
+    return Starlette(
+        routes=[everything], lifespan=lifespan, exception_handlers={HTTPException: _no_route}
     )
 
 
-async def describe_api(request: Request) -> Response:
+def _route(method: str, path: str, endpoint: Endpoint) -> Route:
+    """A route whose every error becomes a problem document, and none a traceback with a value."""
+
+    async def guarded(request: Request) -> Response:
+        began = time.perf_counter()
+        try:
+            response = await endpoint(request)
+        except Exception as error:  # noqa: BLE001 the last line before the caller
+            response = problems.response(error)
+        _metrics(request).request(path, response.status_code, time.perf_counter() - began)
+        return response
+
+    return Route(path, guarded, methods=[method])
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    response = problems.response(error)
+    _metrics(request).request(NOWHERE, response.status_code, 0.0)
+    return response
+
+
+def _metrics(request: Request) -> Metrics:
     runtime: Runtime = request.app.state.runtime
-    return _json(openapi.document([s.artifact for s in runtime.deployed.scorers.values()]))
+    return runtime.metrics
 
 
 async def _follow(deployed: Deployed) -> None:
@@ -172,106 +95,5 @@ async def _follow(deployed: Deployed) -> None:
         await asyncio.sleep(POLL_SECONDS)
         try:
             await asyncio.to_thread(deployed.refresh)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 a promotion after this one must still be seen
             logger.error("the releases cannot be read: %s", type(error).__name__)
-
-
-def _summary(scorer: Scorer) -> dict[str, Any]:
-    spec = scorer.artifact.spec
-    summary: dict[str, Any] = {
-        "model": spec.name,
-        "version": scorer.version,
-        "title": asdict(spec.title),
-        "outcome": asdict(spec.outcome.label),
-        "use": scorer.artifact.manifest.provenance.use,
-        "bands": [asdict(band) for band in spec.bands],
-        "features": [feature.name for feature in scorer.artifact.features.features],
-    }
-    return {**summary, "notice": scorer.notice} if scorer.notice else summary
-
-
-def _envelope(scorer: Scorer, predictions: list[dict[str, Any]]) -> bytes:
-    content: dict[str, Any] = {
-        "model": scorer.name,
-        "version": scorer.version,
-        "predictions": predictions,
-    }
-    if scorer.notice:
-        content["notice"] = scorer.notice
-    return msgspec.json.encode(content)
-
-
-async def _json_body(request: Request) -> bytes:
-    """The body. Raises MediaTypeError or TooLargeError, the latter before it is all in memory."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise MediaTypeError("the body must be application/json")
-    limit = TooLargeError(f"the body is larger than {LARGEST_BODY} bytes")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > LARGEST_BODY:
-        raise limit
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise limit
-    return bytes(body)
-
-
-def _idempotency(request: Request, key: bytes, model: str, body: bytes) -> tuple[str | None, str]:
-    """Keyed hash of the Idempotency-Key, if there is one, and the hash of the body."""
-    given = request.headers.get("idempotency-key")
-    body_hash = hashlib.sha256(body).hexdigest()
-    return (keyed_hash(key, f"{model}\n{given}", kind="idempotency") if given else None), body_hash
-
-
-def _replayed(sent: Answer, body_hash: str) -> Response:
-    if sent.body_hash != body_hash:
-        raise ConflictError("this Idempotency-Key was used with another body")
-    return Response(sent.body, media_type="application/json", headers={"Idempotency-Replayed": "true"})
-
-
-def _refusal(predictions: list[dict[str, Any]]) -> Response:
-    """422 where no instance could be answered; each fault with the place of its instance."""
-    errors = [
-        {**fault, "instance": position}
-        for position, prediction in enumerate(predictions)
-        for fault in prediction["errors"]
-    ]
-    return _problem(ContractError.status, ContractError.title, "no instance fits the contract", errors)
-
-
-def _guarded(endpoint: Endpoint) -> Endpoint:
-    """Every error becomes a problem document; none becomes a traceback with a value in it."""
-
-    async def guarded(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except CaremodelsError as error:
-            return _problem(error.status, error.title, str(error), [asdict(e) for e in error.errors])
-        except HTTPException:
-            raise
-        except Exception as error:  # noqa: BLE001 the last line before the caller
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
-            return _problem(500, "Internal error", "caremodels failed; nothing was answered", [])
-
-    return guarded
-
-
-async def _http_problem(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    detail = {404: "no such route", 405: "this route has other methods"}.get(status, "")
-    return _problem(status, detail or "error", detail, [])
-
-
-def _problem(status: int, title: str, detail: str, errors: list[dict[str, Any]]) -> Response:
-    """RFC 9457."""
-    content = {
-        "type": "about:blank", "title": title, "status": status, "detail": detail, "errors": errors,
-    }  # fmt: skip
-    return Response(msgspec.json.encode(content), status, media_type="application/problem+json")
-
-
-def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,17 @@ from models import artifact, catalog, release
 from serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
+RETRY_SECONDS = 15.0
+"""A version that cannot be served is tried again: its files may be put right under it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why ``version`` is not served, as callers may be told, and when it was tried."""
+
+    version: str
+    reason: str
+    tried: float
 
 
 @dataclass
@@ -22,26 +34,29 @@ class Deployed:
     key: bytes
     demo: bool = False
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
-    faults: Mapping[str, str] = field(default_factory=dict)
+    faults: Mapping[str, Fault] = field(default_factory=dict)
 
     def refresh(self) -> None:
         """Load what is newly pointed to. A version that does not verify leaves the old one in place."""
         scorers: dict[str, Scorer] = {}
-        faults: dict[str, str] = {}
+        faults: dict[str, Fault] = {}
         for model in release.models(self.releases):
+            known, fault = self.scorers.get(model), self.faults.get(model)
+            if known:
+                scorers[model] = known
             version = release.pointed(self.releases, model=model)
-            known = self.scorers.get(model)
             if version is None or (known and known.version == version):
-                scorers |= {model: known} if known and version else {}
+                continue
+            if fault and fault.version == version and time.monotonic() < fault.tried + RETRY_SECONDS:
+                faults[model] = fault
                 continue
             try:
                 scorers[model] = self._load(model, version)
-            except CaremodelsError as error:
-                faults[model] = str(error)
-                if self.faults.get(model) != faults[model]:
-                    logger.error("%s %s is not served: %s", model, version, error)
-                if known:
-                    scorers[model] = known
+            except Exception as error:  # noqa: BLE001 the other models must still be looked at
+                faults[model] = _fault(model, version, error)
+                if not fault or (fault.version, fault.reason) != (version, faults[model].reason):
+                    what = error if isinstance(error, CaremodelsError) else type(error).__name__
+                    logger.error("%s %s is not served: %s", model, version, what)
         # One assignment: a request sees the old set or the new one, never half of each.
         self.scorers, self.faults = scorers, faults
 
@@ -51,7 +66,7 @@ class Deployed:
         if scorer is not None:
             return scorer
         if model in self.faults:
-            raise UnavailableError(self.faults[model])
+            raise UnavailableError(self.faults[model].reason)
         if model in catalog.names():
             raise UnavailableError(f"no version of {model} is released")
         raise NotFoundError("no such model")
@@ -68,3 +83,9 @@ class Deployed:
                 f"{model} {version} is for demonstration, not for care: it is served with --demo only"
             )
         return Scorer(artifact=loaded, version=version, key=self.key)
+
+
+def _fault(model: str, version: str, error: Exception) -> Fault:
+    # Of an integrity error callers learn that there is one; the files' names are for the log.
+    told = str(error) if isinstance(error, UnavailableError) else f"{model} {version} cannot be loaded"
+    return Fault(version=version, reason=told, tried=time.monotonic())

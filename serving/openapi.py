@@ -9,41 +9,26 @@ import msgspec
 
 from data.contract import Column
 from models.artifact import Artifact
-from serving.schema import MOST_INSTANCES, OutcomeItem, PredictRequest
+from serving.answers import OutcomesAnswer, PredictAnswer, Problem
+from serving.schema import MOST_INSTANCES, MOST_OUTCOMES, OutcomeItem, PredictRequest
 
 PROBLEMS = {
-    400: "Bad request",
     404: "No such model",
     409: "The Idempotency-Key was used with another body",
-    413: "Body too large",
+    413: "Body too large, or too many instances",
     415: "Not application/json",
     422: "The body does not fit the contract; `errors` names field and rule",
     500: "Internal error; nothing was answered",
     503: "No version is released, or the prediction log cannot be written",
 }
-_PROBLEM = {
-    "type": "object",
-    "required": ["type", "title", "status"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "required": ["field", "reason"],
-                "properties": {
-                    "field": {"type": "string"},
-                    "reason": {"type": "string"},
-                    "instance": {"type": "integer"},
-                },
-            },
-        },
-    },
-}
 _KINDS = {"number": "number", "integer": "integer", "flag": "boolean"}
+_IDEMPOTENCY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "The same key and body are answered once; the key with another body is refused",
+}
 
 
 def instance_schema(artifact: Artifact) -> dict[str, Any]:
@@ -59,48 +44,33 @@ def instance_schema(artifact: Artifact) -> dict[str, Any]:
 
 def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """OpenAPI 3.1 of every route, with one prediction path a model."""
-    (request, outcome), shared = msgspec.json.schema_components(
-        [PredictRequest, OutcomeItem], ref_template="#/components/schemas/{name}"
+    types = (PredictRequest, PredictAnswer, OutcomeItem, OutcomesAnswer, Problem)
+    references, schemas = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
     )
-    del request  # each model has its own, with typed instances
+    _, answer, outcome, outcomes, _ = references
+    untyped = schemas.pop("PredictRequest")  # each model has its own, with typed instances
+    reports = {"type": "array", "maxItems": MOST_OUTCOMES, "items": outcome}
     paths: dict[str, Any] = {
         "/v1/models": {"get": _operation("The models served", problems=(500,))},
         "/v1/outcomes": {
             "post": _operation(
-                "Report what happened",
-                body={"type": "array", "items": outcome},
-                problems=(413, 415, 422, 500, 503),
+                "Report what happened", reports, outcomes, problems=(413, 415, 422, 500, 503)
             )
         },
         "/openapi.json": {"get": _operation("This document", problems=(500,))},
+        "/metrics": {"get": _metrics()},
     }
-    schemas: dict[str, Any] = {**shared, "Problem": _PROBLEM}
     for artifact in artifacts:
-        name = artifact.spec.name
+        name, title = artifact.spec.name, artifact.spec.title.en
+        request = {"$ref": f"#/components/schemas/{name}_request"}
         schemas[f"{name}_instance"] = instance_schema(artifact)
-        schemas[f"{name}_request"] = _request(shared["PredictRequest"], name)
+        schemas[f"{name}_request"] = _request(untyped, name)
         paths[f"/v1/{name}"] = {
-            "get": _operation(f"{name}: version, figures, schema, card", problems=(404, 500, 503))
+            "get": _operation(f"{name}: version, figures, schema, card", problems=(500, 503))
         }
-        paths[f"/v1/{name}/predict"] = {
-            "post": {
-                **_operation(
-                    artifact.spec.title.en,
-                    body={"$ref": f"#/components/schemas/{name}_request"},
-                    problems=tuple(status for status in PROBLEMS if status != 400),
-                ),
-                "parameters": [
-                    {
-                        "name": "Idempotency-Key",
-                        "in": "header",
-                        "required": False,
-                        "schema": {"type": "string"},
-                        "description": "The same key and body are answered once",
-                    }
-                ],
-            }
-        }
-    schemas.pop("PredictRequest")
+        asked = _operation(title, request, answer, problems=tuple(PROBLEMS))
+        paths[f"/v1/{name}/predict"] = {"post": {**asked, "parameters": [_IDEMPOTENCY]}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "caremodels", "version": "1"},
@@ -116,22 +86,30 @@ def _request(untyped: dict[str, Any], model: str) -> dict[str, Any]:
         "maxItems": MOST_INSTANCES,
         "items": {"$ref": f"#/components/schemas/{model}_instance"},
     }
-    return {**untyped, "properties": {**untyped["properties"], "instances": instances}}
+    return {
+        **untyped,
+        "title": f"{model}_request",
+        "properties": {**untyped["properties"], "instances": instances},
+    }
 
 
 def _operation(
-    summary: str, *, body: dict[str, Any] | None = None, problems: Sequence[int]
+    summary: str,
+    body: dict[str, Any] | None = None,
+    answer: dict[str, Any] | None = None,
+    *,
+    problems: Sequence[int],
 ) -> dict[str, Any]:
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    answered = {"application/json": {"schema": answer or {"type": "object"}}}
     operation: dict[str, Any] = {
         "summary": summary,
         "responses": {
-            "200": {"description": "Answered", "content": {"application/json": {}}},
+            "200": {"description": "Answered", "content": answered},
             **{
                 str(status): {
                     "description": PROBLEMS[status],
-                    "content": {
-                        "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-                    },
+                    "content": {"application/problem+json": problem},
                 }
                 for status in problems
             },
@@ -140,6 +118,11 @@ def _operation(
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     return operation
+
+
+def _metrics() -> dict[str, Any]:
+    shown = {"description": "Answered", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {"summary": "Figures for Prometheus", "responses": {"200": shown}}
 
 
 def _field(column: Column) -> dict[str, Any]:
@@ -152,7 +135,7 @@ def _field(column: Column) -> dict[str, Any]:
     if column.categories:
         ids: list[str | None] = [category.id for category in column.categories]
         field["enum"] = ids if column.required else [*ids, None]
-    if column.kind in ("number", "integer"):
+    if column.low is not None and column.high is not None:
         field |= {"minimum": column.low, "maximum": column.high}
     if column.unit:
         field |= {"x-unit": column.unit, "description": f"in {column.unit} (UCUM)"}

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -140,7 +141,7 @@ def _hold_names_apart(body: bytes) -> None:
     def apart(pairs: list[tuple[str, Any]]) -> None:
         if len(pairs) > 1 and len({name for name, _ in pairs}) != len(pairs):
             names = sorted(name for name, _ in pairs)
-            twice = next(a for a, b in zip(names, names[1:], strict=False) if a == b)
+            twice = next(a for a, b in pairwise(names) if a == b)
             raise _refused("the request is ambiguous", named(twice), "stands twice in one object")
 
     # The numbers are not needed, and Python refuses to read very long ones.

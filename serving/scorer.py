@@ -5,6 +5,7 @@ check -> cohort -> features -> score -> explain, the same check and features as 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -22,8 +23,8 @@ from data.contract import Checked, Text, check
 from data.errors import ContractError, FieldError
 from data.pseudonym import keyed_hash
 from data.units import converter
-from models import artifact
 from models.artifact import NOTICE, Artifact
+from models.artifact import Scored as ScoredRows
 from models.features import show_cell
 from serving.answers import (
     Abstained,
@@ -160,8 +161,8 @@ class Scorer:
                 instance = {name: instance[name] for name in instance.keys() & fields.keys()}
             for name, value in instance.items():
                 if type(value) is int and not -LARGEST < value < LARGEST:
-                    instance[name] = value = float("inf")  # no float holds it, and no range either
-                if name in convert and type(value) in (int, float):
+                    instance[name] = math.inf  # no float holds it, and no range either
+                elif name in convert and type(value) in (int, float):
                     instance[name] = convert[name](value)
             instances.append(instance)
         checked = check(self.artifact.mart.columns, instances)
@@ -204,7 +205,7 @@ class Scorer:
     def _scored(
         self,
         prediction_id: str,
-        scored: artifact.Scored,
+        scored: ScoredRows,
         rank: int,
         values: Sequence[Any],
         *,
@@ -260,7 +261,7 @@ class Scorer:
             "caller": receipt.caller,
         }
 
-    def _scored_record(self, answer: Scored, scored: artifact.Scored, rank: int) -> dict[str, object]:
+    def _scored_record(self, answer: Scored, scored: ScoredRows, rank: int) -> dict[str, object]:
         names = [feature.name for feature in self.artifact.features.features]
         contributions = scored.contributions[rank].tolist()
         return {

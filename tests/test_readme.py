@@ -34,7 +34,8 @@ def test_the_tour_runs_as_it_stands(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = tour.replace("$PWD/.venv/bin", str(Path(sys.executable).parent)).replace("3000", port)
+    script = tour.replace("$PWD/.venv/bin", str(Path(sys.executable).parent))
+    script = script.replace("--port 3000", f"--port {port}").replace(":3000/", f":{port}/")
     # The month of the tour holds one prediction: "not enough data" is the right answer.
     script += monthly.replace("--to 2021-12\n", "--to 2021-12 || test $? -eq 4\n")
 

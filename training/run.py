@@ -182,6 +182,8 @@ def _fit(
             {column.name: learned.rows[column.name] for column in inputs},
             inputs,
             sigmoid(margin),
+            site=learned.site,
+            risk_site=cohort.site[split.validate],
         ),
     )
 

@@ -19,11 +19,42 @@ from data.marts.ed_visit import HISTORY, MART
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests" / "spec" / "nhamcs_ed.txt"
 REAL = Path(os.environ.get("CAREMODELS_DATA") or ROOT.parent / "shared" / "data") / "nhamcs_ed"
-CHRONIC = (
-    "ETOHAB ALZHD ASTHMA CANCER CEBVD CKD COPD CHF CAD DEPRN DIABTYP1 DIABTYP2 DIABTYP0 ESRD HPE EDHIV "
-    "HYPLIPID HTN OBESITY OSA OSTPRSIS SUBSTAB"
-).split()
-BOXES = "ADMITHOS OBSHOS OBSDIS TRANOTH DIEDED DOA LEFTBTRI LEFTATRI LEFTAMA NODISP".split()
+CHRONIC = [
+    "ETOHAB",
+    "ALZHD",
+    "ASTHMA",
+    "CANCER",
+    "CEBVD",
+    "CKD",
+    "COPD",
+    "CHF",
+    "CAD",
+    "DEPRN",
+    "DIABTYP1",
+    "DIABTYP2",
+    "DIABTYP0",
+    "ESRD",
+    "HPE",
+    "EDHIV",
+    "HYPLIPID",
+    "HTN",
+    "OBESITY",
+    "OSA",
+    "OSTPRSIS",
+    "SUBSTAB",
+]
+BOXES = [
+    "ADMITHOS",
+    "OBSHOS",
+    "OBSDIS",
+    "TRANOTH",
+    "DIEDED",
+    "DOA",
+    "LEFTBTRI",
+    "LEFTATRI",
+    "LEFTAMA",
+    "NODISP",
+]
 ORDINARY = {
     "YEAR": 2019, "VMONTH": 6, "VDAYR": 2, "ARRTIME": 1430, "HOSPCODE": 1, "PATCODE": 1, "PATWT": 1.0,
     "REGION": 1, "AGE": 50, "SEX": 1, "ETHUN": 2, "RACEUN": 1, "RESIDNCE": 1, "ARREMS": 2,

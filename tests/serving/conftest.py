@@ -1,0 +1,229 @@
+"""Releases of the tiny model, and the real server on loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from models import artifact, release
+from models.artifact import Artifact
+from models.calibration import Calibration
+from serving.scorer import Scorer
+
+EVIDENCE = {"evaluation.json": b'{"auroc": 0.8}', "card.html": b"<p>A card.</p>\n"}
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def visit() -> dict[str, Any]:
+    """An ill adult, without any history."""
+    return {
+        "age": 71,
+        "sex": "female",
+        "temperature": 38.4,
+        "heart_rate": 124,
+        "respiratory_rate": 24,
+        "sbp": 88,
+        "dbp": 50,
+        "spo2": 91,
+        "acuity": 2,
+        "ambulance": True,
+        "reason_1": "dyspnoea",
+    }
+
+
+@pytest.fixture(scope="session")
+def demonstration(tiny) -> Artifact:
+    """The tiny model, as if it had been trained on the survey."""
+    provenance = replace(tiny.manifest.provenance, use="demonstration")
+    return replace(tiny, manifest=replace(tiny.manifest, provenance=provenance))
+
+
+@pytest.fixture
+def scorer(demonstration) -> Scorer:
+    return Scorer(artifact=demonstration, version="1", key=b"0123456789abcdef")
+
+
+@pytest.fixture(scope="session")
+def versions(demonstration, tmp_path_factory) -> dict[str, Path]:
+    """Version -> its artifact: 1 and 2 differ in their calibration, 3 does not verify."""
+    folder = tmp_path_factory.mktemp("versions")
+    for version, intercept in (("1", 0.0), ("2", 0.5), ("3", 1.0)):
+        line = Calibration(intercept=intercept, slope=demonstration.calibration.slope)
+        artifact.write(folder / version, replace(demonstration, calibration=line), evidence=EVIDENCE)
+    booster = folder / "3" / "booster.ubj"
+    booster.write_bytes(booster.read_bytes()[:-1] + b"!")
+    return {version: folder / version for version in ("1", "2", "3")}
+
+
+@dataclass
+class Server:
+    """A running ``caremodels serve``, or another command that listens."""
+
+    home: Path
+    port: int
+    process: subprocess.Popen[bytes]
+    output: Path
+    client: httpx.Client
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def said(self) -> str:
+        """Standard output and standard error so far."""
+        return self.output.read_text(errors="replace")
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        inner = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in inner if any("worker.service" in part for part in p.cmdline())]
+
+    def predict(self, *instances: Any, **more: Any) -> httpx.Response:
+        headers = more.pop("headers", None)
+        body = {"instances": list(instances), **more}
+        return self.client.post("/v1/ed_admission/predict", json=body, headers=headers)
+
+    def send(
+        self, content: Any, path: str = "/v1/ed_admission/predict", **headers: str
+    ) -> httpx.Response:
+        kind = {"content-type": "application/json"}
+        return self.client.post(path, content=content, headers=kind | headers)
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """What the prediction log holds."""
+        log = sqlite3.connect(f"file:{self.home / 'log.db'}?mode=ro", uri=True, timeout=10)
+        try:
+            return log.execute(query, values).fetchall()
+        finally:
+            log.close()
+
+    def point(self, version: str) -> None:
+        release.point(self.releases, model="ed_admission", pointer="champion", version=version)
+
+    def version(self) -> str:
+        return self.client.get("/v1/ed_admission").json()["version"]
+
+    def stop(self) -> float:
+        """SIGTERM; seconds until the last process of the group is gone."""
+        began = time.monotonic()
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE)
+        until(lambda: not group(self.process.pid))
+        return time.monotonic() - began
+
+
+def group(leader: int) -> list[int]:
+    """Living processes of the group that ``leader`` leads."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            dead = process.status() == psutil.STATUS_ZOMBIE
+            if not dead and os.getpgid(process.pid) == leader:
+                members.append(process.pid)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return members
+
+
+def until(met: Callable[[], Any], seconds: float = PATIENCE) -> float:
+    """Wait until ``met``; the seconds it took."""
+    began = time.monotonic()
+    while not met():
+        assert time.monotonic() - began < seconds, f"not met in {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - began
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def waiting() -> Callable[..., float]:
+    return until
+
+
+@pytest.fixture(scope="session")
+def members() -> Callable[[int], list[int]]:
+    return group
+
+
+@pytest.fixture(scope="session")
+def listen() -> Iterator[Callable[..., Server]]:
+    """Run a command that serves; what still runs in the end is ended."""
+    started: list[Server] = []
+
+    def start(command: list[str], home: Path, port: int, *, cwd: Path, **settings: str) -> Server:
+        output = home.parent / f"{home.name}.{port}.out"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("CAREMODELS_", "BENTOML_"))}
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=file, cwd=cwd, env=kept | settings, start_new_session=True
+            )
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
+        started.append(Server(home, port, process, output, client))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.client.close()
+        if group(server.process.pid):
+            os.killpg(server.process.pid, signal.SIGKILL)
+        server.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def serve(listen, versions, tmp_path_factory) -> Callable[..., Server]:
+    """A server on a home of its own, with version 1 released; ready when it is returned."""
+
+    def start(*options: str, ready: bool = True) -> Server:
+        home = tmp_path_factory.mktemp("served") / "home"
+        for version in ("1", "2"):
+            release.publish(home / "releases", versions[version], model="ed_admission", version=version)
+        release.point(home / "releases", model="ed_admission", pointer="champion", version="1")
+        port = free_port()
+        command = [sys.executable, "-m", "caremodels", "serve", "--port", str(port), *options]
+        server = listen(command, home, port, cwd=home.parent, CAREMODELS_HOME=str(home))
+        if ready:
+            until(lambda: answers(server))
+        return server
+
+    return start
+
+
+def answers(server: Server) -> bool:
+    """Whether it is ready. Fails at once where the process has ended."""
+    assert server.process.poll() is None, server.said
+    try:
+        return server.client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def served(serve) -> Server:
+    """The server that most tests share: two workers."""
+    return serve("--demo", "--workers", "2")
