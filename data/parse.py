@@ -83,7 +83,8 @@ def _arrow_floats(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[A
         bad &= ~array.is_null().to_numpy().astype(bool)
     if column.kind == "flag":
         bad |= np.isfinite(values) & (values != 0) & (values != 1)
-    return values, bad if bad.any() else None
+    # An unreadable cell breaks that one rule, and no range besides.
+    return (np.where(bad, np.nan, values), bad) if bad.any() else (values, None)
 
 
 def _arrow_times(column: Column, array: pa.ChunkedArray) -> npt.NDArray[Any]:

@@ -68,14 +68,12 @@ def from_file(path: Path) -> Source:
 
 
 def _head(sql: str) -> dict[str, str]:
-    """``-- term: text`` of the comments before the query; case and spaces are forgiven.
+    """``-- term: text`` of the comments, the first of each; case, spaces and place are forgiven.
 
     A term that is misread would quietly become a licence for care.
     """
     found: dict[str, str] = {}
     for line in sql.splitlines():
-        if line.strip() and not line.lstrip().startswith("--"):
-            break
         if term := re.fullmatch(r"\s*--\s*(\w+)\s*:\s*(.+?)\s*", line):
             found.setdefault(term[1].lower(), term[2])
     return {**found, "use": found["use"].lower()} if "use" in found else found

@@ -77,7 +77,7 @@ class Store:
         The same load twice adds nothing twice. A row whose key the mart already holds is refused
         as a duplicate.
         """
-        if (done := self._loaded(origin.load_id)) is not None:
+        if (done := self._loaded(mart, origin.load_id)) is not None:
             return done
         checked = check(mart.columns, table, key=mart.key)
         kept = table.select([column.name for column in mart.columns]).cast(mart.arrow_schema, safe=False)
@@ -125,11 +125,13 @@ class Store:
             )
         return self._db.table(mart.name)
 
-    def _loaded(self, load_id: str) -> LoadReport | None:
+    def _loaded(self, mart: Mart, load_id: str) -> LoadReport | None:
         if "loads" not in self._db.list_tables():
             return None
         loads = self._db.table("loads")
-        rows = loads.filter(loads.load_id == load_id).to_pyarrow().to_pylist()
+        rows = (
+            loads.filter((loads.load_id == load_id) & (loads.mart == mart.name)).to_pyarrow().to_pylist()
+        )
         if not rows:
             return None
         refused = self._db.table(f"{rows[0]['mart']}_refused")

@@ -44,8 +44,8 @@ class Deployed:
             known, fault = self.scorers.get(model), self.faults.get(model)
             if known:
                 scorers[model] = known
-            version = release.pointed(self.releases, model=model)
-            if version is None or (known and known.version == version):
+            version = self._pointed(model)
+            if known and known.version == version:
                 continue
             if fault and fault.version == version and time.monotonic() < fault.tried + RETRY_SECONDS:
                 faults[model] = fault
@@ -75,6 +75,12 @@ class Deployed:
     def ready(self) -> bool:
         """Whether something is served and nothing failed to load."""
         return bool(self.scorers) and not self.faults
+
+    def _pointed(self, model: str) -> str:
+        try:
+            return release.pointed(self.releases, model=model) or ""
+        except ValueError:  # not text
+            return ""
 
     def _load(self, model: str, version: str) -> Scorer:
         loaded = artifact.load(self.releases / model / version)

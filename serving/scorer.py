@@ -5,11 +5,11 @@ check -> cohort -> features -> score -> explain, the same check and features as 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -43,7 +43,6 @@ MOST_UNKNOWN = 20
 """Unknown fields of one instance that are named to the caller; the rest are only counted."""
 UNKNOWN = "(unknown)"
 """What the log calls a field that nobody declared: a caller may put anything into a name."""
-LARGEST = 2**63
 MISSING, NOT_ADDITIVE = "missing", "does not add up to the risk"
 
 Faults = dict[int, tuple[FieldError, ...]]
@@ -159,11 +158,10 @@ class Scorer:
             if strangers:
                 unknown[position] = _strangers(strangers)
                 instance = {name: instance[name] for name in instance.keys() & fields.keys()}
-            for name, value in instance.items():
-                if type(value) is int and not -LARGEST < value < LARGEST:
-                    instance[name] = math.inf  # no float holds it, and no range either
-                elif name in convert and type(value) in (int, float):
-                    instance[name] = convert[name](value)
+            for name in convert.keys() & instance.keys():
+                if type(instance[name]) in (int, float):
+                    with suppress(OverflowError):  # the check refuses what no float holds
+                        instance[name] = convert[name](instance[name])
             instances.append(instance)
         checked = check(self.artifact.mart.columns, instances)
         faults = checked.faults()

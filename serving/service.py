@@ -6,8 +6,10 @@ set, because BentoML changes the working directory into the Bento.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -85,9 +87,18 @@ async def _working(app: Starlette) -> AsyncIterator[None]:
 
     inner = make_app(start)
     app.router.routes.append(Mount("/", app=inner))
+    orphaned = asyncio.create_task(_end_with(os.getppid()))
     async with inner.router.lifespan_context(inner):
         app.state.runtime = inner.state.runtime
         yield
+    orphaned.cancel()
+
+
+async def _end_with(parent: int) -> None:
+    """Workers that outlived a killed parent would hold the port and answer, watched by nobody."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 logging.getLogger("serving").setLevel(logging.INFO)

@@ -1,4 +1,4 @@
-"""One check at both doors: Arrow tables and JSON objects get the same answer, and no value is repeated."""
+"""One check at both doors: Arrow and JSON get the same answer, and no value is repeated."""
 
 from __future__ import annotations
 
@@ -292,6 +292,12 @@ def test_nan_and_infinity_in_a_file_are_refused_and_null_is_missing():
     assert checked.kept.tolist() == [True, False, False, True]
     assert checked.reasons == {"lactate: not a number": 2}
     np.testing.assert_array_equal(checked.rows["lactate"], [1.0, np.nan])
+
+
+def test_infinity_breaks_one_rule_and_not_the_range_besides():
+    infinite = pa.table({"temperature": [float("inf"), 98.6]})
+    reasons = {"temperature: not a number": 1, "temperature: outside 25 to 45 Cel": 1}
+    assert check([NUMBER], infinite).reasons == reasons
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_vital_signs_carry_their_unit_and_code(name, unit, loinc):
 
 
 def test_an_unknown_mart_is_told_the_known_ones():
-    with pytest.raises(NotFoundError, match="no mart 'lab'; known: .*ed_visit"):
+    with pytest.raises(NotFoundError, match=r"no mart 'lab'; known: .*ed_visit"):
         marts.load("lab")
     assert "complaint" not in marts.names()
 

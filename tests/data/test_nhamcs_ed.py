@@ -109,7 +109,8 @@ def typed(name: str, text: str) -> object:
 @pytest.mark.parametrize("position", range(len(CASES)), ids=[case[0] for case in CASES])
 def test_a_visit_becomes_the_row_in_the_table(mapped, position):
     _, raw, wanted = CASES[position]
-    visit_id = f"{raw.get('YEAR', 2019):.0f}-{raw.get('HOSPCODE', 1):.0f}-{raw.get('PATCODE', 1000 + position):.0f}"
+    code = {"YEAR": 2019, "HOSPCODE": 1, "PATCODE": 1000 + position} | raw
+    visit_id = "{YEAR:.0f}-{HOSPCODE:.0f}-{PATCODE:.0f}".format(**code)
     (row,) = (row for row in mapped.to_pylist() if row["visit_id"] == visit_id)
 
     assert {name: row[name] for name in wanted} == {n: typed(n, text) for n, text in wanted.items()}

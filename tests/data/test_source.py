@@ -62,6 +62,7 @@ def test_the_known_sources_load_and_an_unknown_one_is_told_them():
         ("-- Use: Demonstration  ", "demonstration"),
         ("--use:demonstration", "demonstration"),
         ("\ufeff-- use: demonstration", "demonstration"),
+        ("SELECT 1; -- no head\n-- use: demonstration", "demonstration"),
         ("-- the terms of use: ask", "care"),
         ("", "care"),
     ],

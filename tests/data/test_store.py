@@ -110,6 +110,13 @@ def test_a_visit_that_the_mart_holds_is_refused(store, visits):
     assert store.load(MART, visits.slice(10, 20), origin("two")) == report
 
 
+def test_a_known_visit_with_a_fault_is_refused_for_its_fault(store, visits):
+    store.load(MART, visits.slice(0, 2), origin("one"))
+    report = store.load(MART, changed(visits.slice(0, 2), "age", 0, None), origin("two"))
+    assert (report.kept, report.refused) == (0, 2)
+    assert report.reasons == {"age: required": 1, "visit_id: already in the mart": 1}
+
+
 def test_a_load_of_no_rows_or_of_bad_ones_only(store, visits):
     nothing = store.load(MART, visits.slice(0, 0), origin("none"))
     assert (nothing.read, nothing.kept) == (0, 0)
@@ -180,7 +187,7 @@ def test_a_file_that_is_no_database(path):
     path.parent.mkdir()
     path.write_text(f"age,note\n71,{CANARY}\n" * 1000)
     with pytest.raises(
-        CaremodelsError, match="marts.duckdb cannot be opened: it is no DuckDB"
+        CaremodelsError, match=r"marts\.duckdb cannot be opened: it is no DuckDB"
     ) as caught:
         open_store(path).__enter__()
     assert CANARY not in str(caught.value)

@@ -129,7 +129,7 @@ def test_nothing_is_added_to_a_broken_chain(book):
 @pytest.mark.parametrize("line", [b"{}\n", b"not json\n", b"\n", b'{"number":1}\n', b"\xff\n"])
 def test_a_line_that_is_no_entry_is_named_and_not_repeated(book, line):
     book.write_bytes(book.read_bytes() + line)
-    with pytest.raises(IntegrityError, match="ledger: line 5 is no entry$"):
+    with pytest.raises(IntegrityError, match=r"ledger: line 5 is no entry$"):
         ledger.verify(book, KEY)
 
 

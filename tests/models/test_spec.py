@@ -75,7 +75,7 @@ def test_a_stored_spec_is_the_one_that_was_written(spec):
 
 def test_the_catalog_names_its_models_and_refuses_others():
     assert "ed_admission" in catalog.names()
-    with pytest.raises(NotFoundError, match="no model 'ed_admision'; known: .*ed_admission"):
+    with pytest.raises(NotFoundError, match=r"no model 'ed_admision'; known: .*ed_admission"):
         catalog.load("ed_admision")
 
 

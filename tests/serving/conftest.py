@@ -9,7 +9,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from serving.scorer import Scorer
 
 EVIDENCE = {"evaluation.json": b'{"auroc": 0.8}', "card.html": b"<p>A card.</p>\n"}
 PATIENCE = 30.0
+MARK = "STARTED_BY_TEST"
 
 
 @pytest.fixture
@@ -78,6 +81,7 @@ class Server:
     process: subprocess.Popen[bytes]
     output: Path
     client: httpx.Client
+    mark: str
 
     @property
     def url(self) -> str:
@@ -94,8 +98,12 @@ class Server:
 
     @property
     def workers(self) -> list[psutil.Process]:
-        inner = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in inner if any("worker.service" in part for part in p.cmdline())]
+        living = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # a zombie counts as one
+                if any("worker.service" in part for part in process.cmdline()):
+                    living.append(process)
+        return living
 
     def predict(self, *instances: Any, **more: Any) -> httpx.Response:
         headers = more.pop("headers", None)
@@ -129,21 +137,22 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(PATIENCE)
-        until(lambda: not group(self.process.pid))
+        until(lambda: not left(self))
         return time.monotonic() - began
 
 
-def group(leader: int) -> list[int]:
-    """Living processes of the group that ``leader`` leads."""
-    members = []
+def left(server: Server) -> list[int]:
+    """Living processes that the server's command started, by the mark in their environment.
+
+    Neither the process group nor the session tells: BentoML's workers have their own.
+    """
+    found = []
     for process in psutil.process_iter():
-        try:
-            dead = process.status() == psutil.STATUS_ZOMBIE
-            if not dead and os.getpgid(process.pid) == leader:
-                members.append(process.pid)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
-    return members
+        with suppress(psutil.Error):
+            alive = process.status() != psutil.STATUS_ZOMBIE
+            if alive and process.environ().get(MARK) == server.mark:
+                found.append(process.pid)
+    return found
 
 
 def until(met: Callable[[], Any], seconds: float = PATIENCE) -> float:
@@ -167,8 +176,8 @@ def waiting() -> Callable[..., float]:
 
 
 @pytest.fixture(scope="session")
-def members() -> Callable[[int], list[int]]:
-    return group
+def members() -> Callable[[Server], list[int]]:
+    return left
 
 
 @pytest.fixture(scope="session")
@@ -177,22 +186,25 @@ def listen() -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
     def start(command: list[str], home: Path, port: int, *, cwd: Path, **settings: str) -> Server:
+        mark = uuid.uuid4().hex
         output = home.parent / f"{home.name}.{port}.out"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("CAREMODELS_", "BENTOML_"))}
         with output.open("wb") as file:
             process = subprocess.Popen(
-                command, stdout=file, stderr=file, cwd=cwd, env=kept | settings, start_new_session=True
+                command,
+                stdout=file,
+                stderr=file,
+                cwd=cwd,
+                env=kept | settings | {MARK: mark},
+                start_new_session=True,
             )
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
-        started.append(Server(home, port, process, output, client))
+        started.append(Server(home, port, process, output, client, mark))
         return started[-1]
 
     yield start
     for server in started:
-        server.client.close()
-        if group(server.process.pid):
-            os.killpg(server.process.pid, signal.SIGKILL)
-        server.process.wait(PATIENCE)
+        server.stop()
 
 
 @pytest.fixture(scope="session")

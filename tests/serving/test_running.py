@@ -1,0 +1,171 @@
+"""The server over time: promotions, faults, signals, and a log that is never behind the answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+class Load:
+    """Clients that ask one after the other; ``got`` holds (status, prediction_id, version)."""
+
+    def __init__(self, server, visit, clients: int = 4) -> None:
+        self.got: list[tuple[int, str, str]] = []
+        self.broken = 0
+        self._body = json.dumps({"instances": [visit]})
+        self._server = server
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def _ask(self) -> None:
+        headers = {"content-type": "application/json"}
+        with httpx.Client(base_url=self._server.url, timeout=20) as client:
+            while not self._over.is_set():
+                try:
+                    said = client.post("/v1/ed_admission/predict", content=self._body, headers=headers)
+                except httpx.TransportError:
+                    self.broken += 1
+                    time.sleep(0.05)
+                    continue
+                body = said.json()
+                first = body["predictions"][0]["prediction_id"] if said.status_code == 200 else ""
+                self.got.append((said.status_code, first, body.get("version", "")))
+
+    @contextmanager
+    def running(self) -> Iterator[Load]:
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            for thread in self._threads:
+                thread.join()
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(status for status, _, _ in self.got)
+
+    @property
+    def versions(self) -> set[str]:
+        return {version for _, _, version in self.got}
+
+
+def missing_from_log(server, load: Load) -> set[str]:
+    logged = {name for (name,) in server.rows("SELECT prediction_id FROM prediction")}
+    return {name for status, name, _ in load.got if status == 200} - logged
+
+
+@pytest.fixture(scope="module")
+def server(serve):
+    return serve("--demo", "--workers", "2")
+
+
+def test_a_promotion_is_picked_up_without_a_failed_request(server, visit, waiting):
+    with Load(server, visit).running() as load:
+        waiting(lambda: "1" in load.versions)
+        server.point("2")
+        assert waiting(lambda: "2" in load.versions) < 4
+        waiting(lambda: {v for _, _, v in load.got[-40:]} == {"2"}, seconds=10)
+    assert load.broken == 0
+    assert set(load.statuses) == {200}
+    server.point("1")
+    waiting(lambda: all(server.version() == "1" for _ in range(4)), seconds=10)
+
+
+def test_a_corrupted_version_leaves_the_old_one_serving(server, visit, versions, waiting):
+    shutil.copytree(versions["3"], server.releases / "ed_admission" / "3")
+    server.point("3")
+    waiting(lambda: server.client.get("/readyz").status_code == 503, seconds=10)
+    assert server.client.get("/livez").status_code == 200
+    assert server.predict(visit).json()["version"] == "1"
+    server.point("1")
+    waiting(lambda: [server.client.get("/readyz").status_code for _ in range(4)] == [200] * 4)
+    assert "ed_admission 3 is not served" in server.said
+
+
+def test_without_its_log_the_server_answers_nothing_and_then_recovers(server, visit, waiting):
+    log, away = server.home / "log.db", server.home / "log.moved"
+    outcome = {"prediction_id": "x", "outcome": 1, "observed_at": "2026-01-01T00:00:00Z"}
+    log.rename(away)
+    for response in (
+        server.predict(visit),
+        server.predict(visit, headers={"Idempotency-Key": "lost"}),
+        server.client.post("/v1/outcomes", json=[outcome]),
+    ):
+        assert response.status_code == 503
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "risk" not in response.text
+    assert server.client.get("/readyz").status_code == 503
+    assert server.client.get("/livez").status_code == 200
+    assert not log.exists()
+    away.rename(log)
+    assert waiting(lambda: server.client.get("/readyz").status_code == 200) < 5
+    assert server.predict(visit, headers={"Idempotency-Key": "lost"}).status_code == 200
+
+
+def test_every_answer_is_in_the_log_though_a_worker_is_killed(server, visit, waiting):
+    with Load(server, visit, clients=6).running() as load:
+        for _ in range(2):
+            before = len(load.got)
+            waiting(lambda seen=before: len(load.got) > seen + 30)
+            os.kill(server.workers[0].pid, signal.SIGKILL)
+        waiting(lambda: len(server.workers) == 2)
+        after = len(load.got)
+        waiting(lambda: len(load.got) > after + 30)
+    assert load.broken > 0  # it was hit
+    assert set(load.statuses) == {200}
+    assert not missing_from_log(server, load)
+
+
+def test_sigterm_lets_answers_in_flight_complete_and_leaves_no_process(serve, visit, members):
+    server = serve("--demo", "--workers", "2")
+    with Load(server, visit).running() as load:
+        while len(load.got) < 30:
+            time.sleep(0.05)
+        assert server.stop() < 10
+    assert set(load.statuses) == {200}
+    assert not missing_from_log(server, load)
+    assert members(server) == []
+    assert "Traceback" not in server.said
+
+
+def test_workers_do_not_outlive_the_process_that_started_them(serve, waiting, members):
+    server = serve("--demo")
+    server.process.kill()
+    server.process.wait()
+    waiting(lambda: members(server) == [], seconds=10)
+
+
+def test_a_demonstration_is_not_served_for_care(serve):
+    server = serve(ready=False)
+    assert server.process.wait(20) == 1
+    assert "for demonstration, not for care: serve it with --demo" in server.said
+    assert "Traceback" not in server.said
+
+
+def test_a_worker_imports_nothing_heavy():
+    heavy = {"mlflow", "shap", "evidently", "sklearn", "pandas", "matplotlib", "duckdb", "ibis"}
+    code = (
+        "import sys, serving.service as s; early = set(sys.modules); s._prepare_xgboost();"
+        "import serving.app, serving.deployed; print(*early); print(*sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    early, late = (set(line.split()) for line in ran.stdout.splitlines())
+    assert not heavy & late
+    assert not {"xgboost", "numpy", "pyarrow"} & early  # the process that starts the workers
+    assert "xgboost" in late
