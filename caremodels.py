@@ -173,7 +173,7 @@ def promote(options: argparse.Namespace, home: Home) -> int:
 
 
 def serve(options: argparse.Namespace, home: Home) -> int:
-    from models import artifact, release
+    from models import manifest, release
 
     if options.host not in LOOPBACK:
         raise UsageError("--host: there are no API keys yet, so that only loopback may be listened on")
@@ -184,8 +184,8 @@ def serve(options: argparse.Namespace, home: Home) -> int:
         )
     for model in models:
         version = release.pointed(home.releases, model=model)
-        loaded = artifact.load(home.releases / model / str(version))
-        if loaded.manifest.provenance.use == "demonstration" and not options.demo:
+        released = manifest.verify(home.releases / model / str(version))
+        if released.provenance.use == "demonstration" and not options.demo:
             raise CaremodelsError(
                 f"{model} {version} is for demonstration, not for care: serve it with --demo"
             )

@@ -9,63 +9,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
-from data.contract import Mart, Rows, Text, check, sample
-from data.errors import IntegrityError, NotFoundError
+from data.contract import Mart, Rows, check, sample
+from data.errors import IntegrityError
+from models import manifest
 from models.calibration import Calibration, sigmoid
 from models.features import FeatureMap, Matrix, show_cell
 from models.linear import Logistic
+from models.manifest import Manifest
 from models.reference import Reference
 from models.spec import ModelSpec, to_json
-
-FORMAT = 1
-"""1: the first. A reader refuses a format that it does not know."""
 
 ADDITIVITY = 1e-5
 """The most by which sigmoid(base + contributions) may miss the risk."""
 
 GOLDEN_ROWS = 24
 
-NOTICE = Text("Demonstration, not for care.", "仅供演示，不得用于诊疗。")
-"""What a model says of itself whose training data's terms forbid care."""
-
 FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What a version learned from, and what it may be used for."""
-
-    use: Literal["care", "demonstration"]
-    terms: tuple[str, ...] = ()
-    attribution: tuple[str, ...] = ()
-    load_ids: tuple[str, ...] = ()
-    periods: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    rows: Mapping[str, int] = field(default_factory=dict)
-    flow: tuple[tuple[str, int], ...] = ()
-    fingerprint: str = ""
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The first file to be read. ``files``: name -> SHA-256."""
-
-    format: int
-    model: str
-    provenance: Provenance
-    libraries: Mapping[str, str]
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +96,9 @@ class Artifact:
                 contributions=np.empty((0, len(self.features.features))),
             )
         margin = self.margin(matrix)
-        parts = self.booster.predict(xgb.DMatrix(matrix), pred_contribs=True).astype(np.float64)
+        parts = self.booster.predict(xgb.DMatrix(matrix, nthread=1), pred_contribs=True).astype(
+            np.float64
+        )
         contributions = self.features.by_feature(parts[:, :-1]) * self.calibration.slope
         bias = parts[:1, -1]  # the same in every row
         return Scored(
@@ -163,40 +135,24 @@ def load(folder: Path, *, threads: int = 1) -> Artifact:
     Raises NotFoundError where there is none, IntegrityError naming the file that changed or
     saying that this machine answers differently.
     """
-    manifest = verify(folder)
+    stored = manifest.verify(folder)
     booster = xgb.Booster({"nthread": threads})
-    booster.load_model(bytearray((folder / "booster.ubj").read_bytes()))
-    artifact = Artifact(
-        manifest=manifest,
-        spec=_read(folder / "spec.json", ModelSpec),
-        mart=_read(folder / "mart.json", Mart),
-        booster=booster,
-        calibration=_read(folder / "calibration.json", Calibration),
-        logistic=_read(folder / "logistic.json", Logistic),
-        reference=_read(folder / "reference.json", Reference),
-    )
-    _replay(artifact, _read(folder / "golden.json", list[dict[str, Any]]))
-    return artifact
-
-
-def verify(folder: Path) -> Manifest:
-    """Hold each file to the manifest's hash. Raises as :func:`load` does."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise NotFoundError(f"no model at {folder}")
     try:
-        manifest = _read(path, Manifest)
-    except msgspec.MsgspecError as error:
-        raise IntegrityError(f"{path} is no manifest: {error}") from None
-    if manifest.format != FORMAT:
-        raise IntegrityError(f"{folder} has format {manifest.format}; this version reads {FORMAT}")
-    for name, expected in manifest.files.items():
-        file = folder / name
-        if not file.is_file():
-            raise IntegrityError(f"{file} is missing")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != expected:
-            raise IntegrityError(f"{file} is not the file that was written")
-    return manifest
+        booster.load_model(bytearray((folder / "booster.ubj").read_bytes()))
+        artifact = Artifact(
+            manifest=stored,
+            spec=_read(folder / "spec.json", ModelSpec),
+            mart=_read(folder / "mart.json", Mart),
+            booster=booster,
+            calibration=_read(folder / "calibration.json", Calibration),
+            logistic=_read(folder / "logistic.json", Logistic),
+            reference=_read(folder / "reference.json", Reference),
+        )
+        golden = _read(folder / "golden.json", list[dict[str, Any]])
+    except (msgspec.MsgspecError, xgb.core.XGBoostError) as error:
+        raise IntegrityError(f"{folder} cannot be read: {type(error).__name__}") from None
+    _replay(artifact, golden)
+    return artifact
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.errors import ConflictError
-from models import artifact
+from models import manifest
 
 Pointer = Literal["champion", "challenger"]
 
@@ -23,10 +23,12 @@ def publish(releases: Path, source: Path, *, model: str, version: str) -> Path:
     Raises IntegrityError where the artifact does not verify, ConflictError where other files
     stand under that version.
     """
-    manifest = artifact.verify(source)
+    from models import artifact
+
+    stored = manifest.verify(source)
     place = releases / model / version
     if place.exists():
-        if artifact.verify(place) != manifest:
+        if manifest.verify(place) != stored:
             raise ConflictError(f"{model} {version} was released before with other files")
         return place
     draft = place.with_name(f".{version}.{os.getpid()}")

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from data import telemetry
-from models.artifact import NOTICE, Artifact
+from models.artifact import Artifact
+from models.manifest import NOTICE
 from models.reference import Binned
 from monitoring.drift import MIN_ROWS, SCALE, WORDS, Cells, percent, scaled
 from monitoring.performance import HELD

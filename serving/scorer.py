@@ -23,9 +23,10 @@ from data.contract import Checked, Text, check
 from data.errors import ContractError, FieldError
 from data.pseudonym import keyed_hash
 from data.units import converter
-from models.artifact import NOTICE, Artifact
+from models.artifact import Artifact
 from models.artifact import Scored as ScoredRows
 from models.features import show_cell
+from models.manifest import NOTICE
 from serving.answers import (
     Abstained,
     Contribution,

@@ -96,7 +96,7 @@ async def _working(app: Starlette) -> AsyncIterator[None]:
 
 async def _end_with(parent: int) -> None:
     """Workers that outlived a killed parent would hold the port and answer, watched by nobody."""
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 the kernel raises no event for it
         await asyncio.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
 

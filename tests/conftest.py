@@ -14,9 +14,10 @@ from data.marts.ed_visit import MART
 from data.simulate import simulate
 from models import artifact as artifacts
 from models import catalog
-from models.artifact import Artifact, Manifest, Provenance
+from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.features import FeatureMap
+from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build as build_reference
 from models.spec import Boosting
 from training import fit
@@ -68,7 +69,7 @@ def tiny(cohort) -> Artifact:
     inputs = MART.select([*features.inputs, *(c.column for c in spec.at_triage(MART))])
     return Artifact(
         manifest=Manifest(
-            format=artifacts.FORMAT,
+            format=FORMAT,
             model=spec.name,
             provenance=Provenance(
                 use="care",

@@ -13,7 +13,8 @@ import msgspec
 import numpy as np
 
 from models import metrics, plots
-from models.artifact import NOTICE, Artifact
+from models.artifact import Artifact
+from models.manifest import NOTICE
 from training.cohort import Cohort
 from training.evaluate import comparators
 

@@ -115,9 +115,10 @@ def logistic(matrix: Matrix, outcome: FloatArray, *, seed: int) -> Logistic:
     spread = np.where(missing, 0.0, matrix - medians).std(axis=0)
     scales = np.where(spread > 0, spread, 1.0)
     # One-hot columns of one feature are missing together: one indicator of each pattern will do.
-    gaps = np.flatnonzero(missing.any(axis=0) & known)
-    _, first = np.unique(missing[:, gaps], axis=1, return_index=True)
-    indicators = tuple(int(position) for position in np.sort(gaps[first]))
+    patterns: dict[bytes, int] = {}
+    for position in np.flatnonzero(missing.any(axis=0) & known):
+        patterns.setdefault(missing[:, position].tobytes(), int(position))
+    indicators = tuple(patterns.values())
     design = Logistic.design(matrix, tuple(medians), tuple(scales), indicators)
     model = LogisticRegression(solver="newton-cholesky", random_state=seed).fit(design, outcome)
     return Logistic(

@@ -10,7 +10,7 @@ import msgspec
 from data.errors import UsageError
 from data.home import Home
 from data.pseudonym import load_key
-from models import artifact, ledger, registry, release
+from models import ledger, manifest, registry, release
 from models.release import Pointer
 from models.spec import ModelSpec
 from training import gate
@@ -46,7 +46,7 @@ def promote(
         raise UsageError("--by and --reason say who promotes and why: neither may be empty")
     stage("fetching the version", 0.0)
     folder = registry.fetch(home, spec.name, version)
-    manifest = artifact.verify(folder)
+    stored = manifest.verify(folder)
     figures = msgspec.json.decode((folder / "evaluation.json").read_bytes())
     findings = tuple(gate.judge(figures, spec.limits))
     passed = all(finding.passed for finding in findings)
@@ -62,7 +62,7 @@ def promote(
             version=version,
             by=by,
             reason=reason,
-            evidence={"gate": [asdict(f) for f in findings], "files": dict(manifest.files)},
+            evidence={"gate": [asdict(f) for f in findings], "files": dict(stored.files)},
         )
         release.point(home.releases, model=spec.name, pointer=pointer, version=version)
         registry.set_alias(home, spec.name, pointer, version)

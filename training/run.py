@@ -20,9 +20,10 @@ from data.home import Home
 from data.period import Period
 from data.store import Origin, open_store
 from models import artifact, registry
-from models.artifact import Artifact, Manifest, Provenance
+from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.features import FeatureMap, Matrix
+from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build as build_reference
 from models.spec import ModelSpec
 from training import card, fit
@@ -160,7 +161,7 @@ def _fit(
     learned = cohort.take(split.train)
     return Artifact(
         manifest=Manifest(
-            format=artifact.FORMAT,
+            format=FORMAT,
             model=spec.name,
             provenance=_provenance(cohort, split, origins, matrix, seed),
             libraries={name: library_version(name) for name in LIBRARIES},

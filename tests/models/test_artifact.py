@@ -16,6 +16,7 @@ from data.contract import check, sample
 from data.errors import IntegrityError, NotFoundError
 from data.marts.ed_visit import MART
 from models import artifact
+from models import manifest as manifest_file
 from models.artifact import GOLDEN_ROWS
 from models.calibration import sigmoid
 
@@ -49,7 +50,7 @@ def vouch(folder, name):
 
 
 def test_the_folder_holds_plain_files_and_the_hash_of_each(written):
-    manifest = artifact.verify(written)
+    manifest = manifest_file.verify(written)
     assert sorted(p.name for p in written.iterdir()) == sorted([*FILES, "manifest.json"])
     assert tuple(manifest.files) == FILES
     for name, expected in manifest.files.items():
@@ -117,7 +118,7 @@ def test_no_model(tmp_path):
 
 def test_a_format_that_is_not_known_is_refused(copy):
     manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
-    manifest["format"] = artifact.FORMAT + 1
+    manifest["format"] = manifest_file.FORMAT + 1
     (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     with pytest.raises(IntegrityError, match="has format 2; this version reads 1"):
         artifact.load(copy)
@@ -133,7 +134,7 @@ def test_golden_rows_catch_a_change_that_the_manifest_vouches_for(copy, change):
     line = {name: value + change.get(name, 0) for name, value in line.items()}
     (copy / "calibration.json").write_bytes(msgspec.json.encode(line))
     vouch(copy, "calibration.json")
-    artifact.verify(copy)
+    manifest_file.verify(copy)
     with pytest.raises(IntegrityError, match="golden rows are answered differently here"):
         artifact.load(copy)
 

@@ -16,11 +16,12 @@ from data.log.append import Entry, LogWriter, OutcomeRow, record_outcomes
 from data.log.schema import connect
 from data.marts.ed_visit import MART
 from data.period import Period
-from models.artifact import Artifact, Manifest, Provenance
+from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.catalog.ed_admission import SPEC
 from models.features import FeatureMap, show_cell
 from models.linear import Logistic
+from models.manifest import Manifest, Provenance
 from models.reference import build
 from training import fit
 
