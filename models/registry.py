@@ -7,6 +7,7 @@ tracking server that is down, or an alias moved by hand, changes no answer.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -51,6 +52,7 @@ def _mlflow(home: Home) -> Iterator[Any]:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     home.path.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(home.tracking_uri)
     try:
         yield mlflow
@@ -58,6 +60,12 @@ def _mlflow(home: Home) -> Iterator[Any]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise NotFoundError(error.message.splitlines()[0]) from None
         raise CaremodelsError(f"MLflow: {error.message.splitlines()[0]}") from None
+    finally:
+        # MLflow writes the address into the environment, where the next home would take it for a
+        # setting of the user's.
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def register(

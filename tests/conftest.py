@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -25,6 +26,15 @@ from training.cohort import Cohort, select
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("CAREMODELS_HOME", "CAREMODELS_MARTS", "CAREMODELS_LOG", "MLFLOW_TRACKING_URI")
+# No test judges a time, Hypothesis's own included: the same examples everywhere, however slow.
+hypothesis.settings.register_profile(
+    "caremodels",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("caremodels")
+
 FEW_TREES = Boosting(max_depth=3, learning_rate=0.3, rounds=25, early_stopping_rounds=5)
 
 
