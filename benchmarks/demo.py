@@ -181,7 +181,7 @@ def _server(steps: Walk) -> Iterator[str]:
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            _await_ready(url, process)
+            _await_ready(url, process, log.name)
         except BaseException:
             _stop(process)
             raise
@@ -191,17 +191,17 @@ def _server(steps: Walk) -> Iterator[str]:
         _stop(process)
 
 
-def _await_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+def _await_ready(url: str, process: subprocess.Popen[bytes], log: str) -> None:
     for _ in range(300):
         if process.poll() is not None:
-            raise SystemExit("the service did not start; see serve.log")
+            raise SystemExit(f"the service did not start; see {log}")
         try:
             if httpx.get(f"{url}/readyz", timeout=1).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise SystemExit("the service was not ready within 30 s; see serve.log")
+    raise SystemExit(f"the service was not ready within 30 s; see {log}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
