@@ -40,7 +40,7 @@ bento: .venv/stamp
 # After a change of dependencies. No registry's name goes into the lock.
 lock:
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --output-file requirements.lock
+	  --no-header --output-file requirements.lock
 
 clean:
 	rm -rf .venv var

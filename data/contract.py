@@ -8,7 +8,7 @@ kept and, for every row refused, the field and the rule. It never repeats a valu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -115,6 +115,10 @@ class Mart:
         """The columns ``names``, in the mart's own order."""
         wanted = {self[name].name for name in names}
         return tuple(column for column in self.columns if column.name in wanted)
+
+    def only(self, names: Sequence[str]) -> Mart:
+        """The mart with the columns ``names`` alone."""
+        return replace(self, columns=self.select(names), weight=None)
 
     @property
     def arrow_schema(self) -> pa.Schema:

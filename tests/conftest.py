@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 
-from data.contract import Mart
 from data.home import Home
 from data.marts.ed_visit import MART
 from data.simulate import simulate
 from models import artifact as artifacts
 from models import catalog
 from models.artifact import Artifact
-from models.calibration import sigmoid
-from models.features import FeatureMap
-from models.manifest import FORMAT, Manifest, Provenance
-from models.reference import build as build_reference
+from models.manifest import Provenance
 from models.spec import Boosting
-from training import fit
+from training.build import build
 from training.cohort import Cohort, select
+from training.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ("CAREMODELS_HOME", "CAREMODELS_MARTS", "CAREMODELS_LOG", "MLFLOW_TRACKING_URI")
@@ -67,54 +64,22 @@ def tiny(cohort) -> Artifact:
     Frozen, and shared by the whole session: what changes it takes a copy.
     """
     spec = catalog.load("ed_admission")
-    features = FeatureMap.of(MART, spec.features)
-    matrix = features.matrix(cohort.rows)
     learn = np.arange(len(cohort)) < 0.75 * len(cohort)
-    train = fit.with_gaps(matrix[learn], cohort.outcome[learn], features, seed=0)
-    tune = (matrix[~learn], cohort.outcome[~learn])
-    booster, calibration = fit.boosted(train, tune, settings=FEW_TREES, seed=0, threads=1)
-    margin = calibration.log_odds(
-        booster.inplace_predict(tune[0], predict_type="margin").astype(np.float64)
+    split = Split(train=learn, validate=~learn, test=~learn, periods={}, seen_before=0)
+    provenance = Provenance(
+        use="care",
+        load_ids=("simulated",),
+        periods={
+            "train": ("2019-01-01", "2020-12-31"),
+            "validate": ("2021-01-01", "2021-06-30"),
+            "test": ("2021-07-01", "2021-12-31"),
+        },
+        rows={"train": int(learn.sum()), "validate": int((~learn).sum())},
+        flow=cohort.flow,
     )
-    inputs = MART.select([*features.inputs, *(c.column for c in spec.at_triage(MART))])
-    return Artifact(
-        manifest=Manifest(
-            format=FORMAT,
-            model=spec.name,
-            provenance=Provenance(
-                use="care",
-                load_ids=("simulated",),
-                periods={
-                    "train": ("2019-01-01", "2020-12-31"),
-                    "validate": ("2021-01-01", "2021-06-30"),
-                    "test": ("2021-07-01", "2021-12-31"),
-                },
-                rows={"train": int(learn.sum()), "validate": int((~learn).sum())},
-                flow=cohort.flow,
-            ),
-            libraries={name: version(name) for name in ("xgboost-cpu", "numpy")},
-        ),
-        spec=spec,
-        mart=Mart(
-            name=MART.name,
-            row=MART.row,
-            columns=inputs,
-            key=MART.key,
-            patient=MART.patient,
-            site=MART.site,
-            time=MART.time,
-        ),
-        booster=booster,
-        calibration=calibration,
-        logistic=fit.logistic(*train, seed=0),
-        reference=build_reference(
-            {column.name: cohort.rows[column.name][learn] for column in inputs},
-            inputs,
-            sigmoid(margin),
-            site=cohort.site[learn],
-            risk_site=cohort.site[~learn],
-        ),
-    )
+    few = replace(spec, boosting=FEW_TREES)
+    fitted = build(few, MART, cohort, split, provenance=provenance, seed=0, threads=1)
+    return replace(fitted, spec=spec)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +19,14 @@ from data.period import Period
 from data.store import Origin, open_store
 from models import artifact, registry
 from models.artifact import Artifact
-from models.calibration import sigmoid
-from models.features import FeatureMap, Matrix
-from models.manifest import FORMAT, Manifest, Provenance
-from models.reference import build as build_reference
+from models.features import FeatureMap
+from models.manifest import Provenance
 from models.spec import ModelSpec
-from training import card, fit
+from training import build, card, fit
+from training.build import Stage
 from training.cohort import Cohort, select
 from training.evaluate import BOOTSTRAP, evaluate, flat
 from training.split import Split, by_time_and_patient, limits, periods
-
-LIBRARIES = ("xgboost-cpu", "scikit-learn", "numpy", "pandas", "pyarrow")
-Stage = Callable[[str, float], None]
-"""Told the name of the stage and how far along the whole is, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +68,15 @@ def train(
     stretches = periods(cohort.time, ends)
     split = by_time_and_patient(cohort.time, cohort.patient, stretches)
 
-    fitted = _fit(spec, mart, features, cohort, split, origins, seed, stage)
+    fitted = build.build(
+        spec,
+        mart,
+        cohort,
+        split,
+        provenance=_provenance(cohort, split, origins, seed),
+        seed=seed,
+        stage=stage,
+    )
     test = cohort.take(split.test)
     stage("evaluating", 0.6)
     figures = evaluate(fitted, test, mart, seed=seed)
@@ -132,71 +133,6 @@ def reevaluate(
     return {**figures, "seen": int((cohort.time.astype("datetime64[D]") <= tuned_to).sum())}
 
 
-def _fit(
-    spec: ModelSpec,
-    mart: Mart,
-    features: FeatureMap,
-    cohort: Cohort,
-    split: Split,
-    origins: list[Origin],
-    seed: int,
-    stage: Stage,
-) -> Artifact:
-    stage("features", 0.05)
-    matrix = features.matrix(cohort.rows)
-    train, tune = _pairs(matrix, cohort, split, features, seed)
-    booster, calibration = fit.boosted(
-        train,
-        tune,
-        settings=spec.boosting,
-        seed=seed,
-        progress=lambda trees: stage(f"growing trees: {trees}", 0.1),
-    )
-    stage("logistic regression", 0.45)
-    logistic = fit.logistic(*train, seed=seed)
-    inputs = mart.select([*features.inputs, *(c.column for c in spec.at_triage(mart))])
-    margin = calibration.log_odds(
-        booster.inplace_predict(tune[0], predict_type="margin").astype(np.float64)
-    )
-    learned = cohort.take(split.train)
-    return Artifact(
-        manifest=Manifest(
-            format=FORMAT,
-            model=spec.name,
-            provenance=_provenance(cohort, split, origins, matrix, seed),
-            libraries={name: library_version(name) for name in LIBRARIES},
-        ),
-        spec=spec,
-        mart=Mart(
-            name=mart.name,
-            row=mart.row,
-            columns=inputs,
-            key=mart.key,
-            patient=mart.patient,
-            site=mart.site,
-            time=mart.time,
-        ),
-        booster=booster,
-        calibration=calibration,
-        logistic=logistic,
-        reference=build_reference(
-            {column.name: learned.rows[column.name] for column in inputs},
-            inputs,
-            sigmoid(margin),
-            site=learned.site,
-            risk_site=cohort.site[split.validate],
-        ),
-    )
-
-
-def _pairs(
-    matrix: Matrix, cohort: Cohort, split: Split, features: FeatureMap, seed: int
-) -> tuple[Any, Any]:
-    """Matrix and outcome of the training rows, with their copies, and of the tuning rows."""
-    train, tune = ((matrix[split[part]], cohort.outcome[split[part]]) for part in ("train", "validate"))
-    return fit.with_gaps(*train, features, seed=seed), tune
-
-
 def _ablations(
     spec: ModelSpec, mart: Mart, cohort: Cohort, split: Split, seed: int, stage: Stage
 ) -> dict[str, Any]:
@@ -209,7 +145,7 @@ def _ablations(
         names = [name for name in spec.features if name not in ablation.without]
         kept = FeatureMap.of(mart, names)
         matrix = kept.matrix(cohort.rows)
-        train, tune = _pairs(matrix, cohort, split, kept, seed)
+        train, tune = build.pairs(matrix, cohort, split, kept, seed)
         booster, _ = fit.boosted(train, tune, settings=spec.boosting, seed=seed)
         logistic = fit.logistic(*train, seed=seed)
         test, outcome = matrix[split.test], cohort.outcome[split.test]
@@ -220,11 +156,11 @@ def _ablations(
     return found
 
 
-def _provenance(
-    cohort: Cohort, split: Split, origins: list[Origin], matrix: Matrix, seed: int
-) -> Provenance:
-    digest = hashlib.sha256(matrix.tobytes())
-    digest.update(cohort.outcome.tobytes())
+def _provenance(cohort: Cohort, split: Split, origins: list[Origin], seed: int) -> Provenance:
+    digest = hashlib.sha256(cohort.outcome.tobytes())
+    for name in sorted(cohort.rows):
+        values = cohort.rows[name]
+        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
     flow = [*cohort.flow, ("patient seen in an earlier part", split.seen_before)]
     return Provenance(
         # One source whose terms forbid care is enough.

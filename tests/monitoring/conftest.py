@@ -10,7 +10,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from data.contract import Mart
 from data.home import Home
 from data.log.append import Entry, LogWriter, OutcomeRow, record_outcomes
 from data.log.schema import connect
@@ -59,16 +58,7 @@ def loaded():
     train, tune = Visits(6000, 1), Visits(4000, 2)
     pairs = [(features.matrix(part.rows), part.outcome) for part in (train, tune)]
     booster, calibration = fit.boosted(*pairs, settings=spec.boosting, seed=0, threads=1)
-    columns = MART.select(INPUTS)
-    mart = Mart(
-        name=MART.name,
-        row=MART.row,
-        columns=columns,
-        key=MART.key,
-        patient=MART.patient,
-        site=MART.site,
-        time=MART.time,
-    )
+    mart = MART.only(INPUTS)
     margin = booster.inplace_predict(pairs[1][0], predict_type="margin").astype(np.float64)
     return Artifact(
         manifest=Manifest(
@@ -81,7 +71,7 @@ def loaded():
         logistic=Logistic(medians=(), scales=(), indicators=(), coefficients=(), intercept=0.0),
         reference=build(
             train.rows,
-            columns,
+            mart.columns,
             sigmoid(calibration.log_odds(margin)),
             site=train.site,
             risk_site=tune.site,
