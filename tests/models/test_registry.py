@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import sqlite3
+import subprocess
+import sys
+import time
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -135,6 +144,46 @@ def test_mlflow_loads_it_and_gives_the_same_risk(home, versions, tiny):
     np.testing.assert_allclose(
         sparse["risk"], tiny.risk(check(tiny.mart.columns, alone).rows), atol=1e-6, rtol=0
     )
+
+
+def test_mlflow_serves_it_and_gives_the_same_risk(home, versions, tiny, tmp_path):
+    """``mlflow models serve``, a real process, in this environment."""
+    rows = [{"age": 71.0, "sex": "female", "sbp": 88.0, "acuity": 2.0}, {"age": 50.0}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    words = ["models", "serve", "--model-uri", f"models:/{MODEL}/1", "--env-manager", "local"]
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words, "--port", port],
+            # It starts uvicorn by name.
+            env={**os.environ, "MLFLOW_TRACKING_URI": home.tracking_uri, "PATH": path},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            answer = asked(f"http://127.0.0.1:{port}/invocations", rows, server)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+    given = [{**row, "acuity": int(row["acuity"])} if "acuity" in row else row for row in rows]
+    risk = tiny.risk(check(tiny.mart.columns, given).rows)
+    served = [row["risk"] for row in answer["predictions"]]
+    np.testing.assert_allclose(served, risk, rtol=0, atol=1e-6)
+
+
+def asked(url, rows, server):
+    for _ in range(300):
+        assert server.poll() is None, "mlflow models serve ended by itself"
+        try:
+            return httpx.post(url, json={"dataframe_records": rows}, timeout=30).json()
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise AssertionError("mlflow models serve did not answer")
 
 
 def test_mlflow_keeps_no_row_of_a_person(home, versions, cohort):
