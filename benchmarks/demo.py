@@ -48,7 +48,8 @@ class Walk:
     def stage(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self.seconds[name] = round(time.perf_counter() - began, 2)
+        spent = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self.seconds[name] = round(spent, 2)
 
     def type(self, *words: str, stage: str, expect: tuple[int, ...] = (0,)) -> dict[str, Any]:
         """Run ``caremodels`` with ``words`` and return what ``--json`` printed."""
