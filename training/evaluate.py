@@ -20,7 +20,6 @@ FloatArray = npt.NDArray[np.float64]
 AGE_BANDS = (18, 40, 65, 80)
 BOOTSTRAP = 500
 LOGISTIC = "logistic_regression"
-ACUITY = "acuity"
 
 
 def evaluate(
