@@ -12,7 +12,7 @@ export DO_NOT_TRACK := 1
 demo: .venv/stamp
 	$(BIN)/caremodels demo
 
-test: .venv/stamp
+test: .venv/spark
 	$(BIN)/pytest -q -m "not slow"
 	$(BIN)/pytest -q -m slow
 
@@ -37,10 +37,16 @@ bento: .venv/stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	touch $@
 
-# After a change of dependencies. No registry's name goes into the lock.
+# Spark's extra, which only those need who have a cluster, and the tests.
+.venv/spark: requirements-spark.lock .venv/stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-spark.lock
+	touch $@
+
+# After a change of dependencies. No registry's name goes into a lock.
+LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock:
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 --generate-hashes \
-	  --no-header --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra dev --extra postgres --output-file requirements.lock
+	echo "pyspark>=4.1,<5" | $(LOCK) - --constraint requirements.lock --output-file requirements-spark.lock
 
 clean:
 	rm -rf .venv var

@@ -14,25 +14,22 @@ import runpy
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data import marts, source, telemetry
+from data.contract import Mart
 from data.errors import CaremodelsError, GateRefusedError, UsageError
 from data.home import Home
 from data.period import Period
-from data.pseudonym import keyed_hash, load_key
-
-if TYPE_CHECKING:  # Ibis takes a second to import
-    from data.store import LoadReport
+from data.pseudonym import load_key
+from data.terminal import progress, show
 
 ROOT = Path(__file__).resolve().parent
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-Stage = Callable[[str, float], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,56 +56,70 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def mart_load(options: argparse.Namespace, home: Home) -> int:
-    from data.store import Origin, open_store
+    from data.engine import open_engine
 
     mart = marts.load(options.mart)
     query = source.from_file(options.sql) if options.sql else source.load(options.source)
-    files = source.find(options.files)
-    with _progress(options) as stage:
-        stage("reading", 0.0)
-        table = source.read(query, files)
-        stage("checking and storing", 0.5)
-        origin = Origin(
-            load_id=source.fingerprint(query, files)[:16],
-            source=query.name,
-            use=query.use,
-            terms=query.terms,
-            attribution=query.attribution,
-        )
-        with open_store(home.marts) as store:
-            report = store.load(mart, table, origin)
-    return _loaded(options, report)
+    if options.files is not None:
+        files = source.find(options.files)
+        load_id = source.fingerprint(query, files)[:16]
+        return _loaded(options, home, mart, source.batches(query, files), query.origin(load_id))
+    # What a database holds has no fingerprint: its rows are told apart by their keys.
+    load_id = f"{query.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    with open_engine(options.database, write=False) as database:
+        return _loaded(options, home, mart, database.rows(query.sql), query.origin(load_id))
 
 
 def mart_simulate(options: argparse.Namespace, home: Home) -> int:
-    from data.simulate import simulate
-    from data.store import Origin, open_store
+    from data.simulate import blocks
+    from data.source import Origin
 
-    mart = marts.load("ed_visit")
     given = {
         name: getattr(options, name)
         for name in ("visits", "seed", "first", "last", "drift", "drift_from")
     }
-    with _progress(options) as stage:
-        stage("simulating", 0.0)
-        table = simulate(**given)
-        stage("checking and storing", 0.5)
-        origin = Origin(
-            load_id="-".join(str(value) for value in given.values() if value is not None),
-            source="simulated network",
-            use="demonstration",
-            terms="Simulated visits: no patient stands behind them.",
+    origin = Origin(
+        load_id="-".join(str(value) for value in given.values() if value is not None),
+        source="simulated network",
+        use="demonstration",
+        terms="Simulated visits: no patient stands behind them.",
+    )
+    return _loaded(options, home, marts.load("ed_visit"), blocks(**given), origin)
+
+
+def _loaded(
+    options: argparse.Namespace, home: Home, mart: Mart, tables: Iterable[Any], origin: source.Origin
+) -> int:
+    from data.store import KNOWN, open_store
+
+    with progress() as stage, open_store(home.marts) as store:
+        stage("reading", 0.0)
+        report = store.load(
+            mart,
+            tables,
+            origin,
+            key=load_key(home.path),
+            heard=lambda rows: stage(f"checked and stored: {rows:,} rows", 0.5),
         )
-        with open_store(home.marts) as store:
-            report = store.load(mart, table, origin)
-    return _loaded(options, report)
-
-
-def _loaded(options: argparse.Namespace, report: LoadReport) -> int:
-    _print(options, asdict(report))
-    if report.read and report.kept == 0:
+    show(asdict(report), as_json=options.json)
+    known = sum(count for reason, count in report.reasons.items() if reason.endswith(KNOWN))
+    if report.kept == 0 and report.read > known:
         print("caremodels: every row was refused", file=sys.stderr)
         return 1
+    return 0
+
+
+def mart_check(options: argparse.Namespace, home: Home) -> int:
+    from data import quality
+    from data.store import open_store
+
+    with progress() as stage, open_store(home.marts, write=False) as store:
+        found = quality.measure(store, marts.load(options.mart), stage=stage)
+    show(found, as_json=options.json, short=quality.short)
+    if found["refused"] > options.max_refused * found["read"]:
+        share = f"{found['refused'] / found['read']:.1%}"
+        print(f"caremodels: {share} of the rows were refused", file=sys.stderr)
+        return 3
     return 0
 
 
@@ -116,17 +127,18 @@ def train(options: argparse.Namespace, home: Home) -> int:
     from models import catalog
     from training import run
 
-    with _progress(options) as stage:
+    with progress() as stage:
         trained = run.train(
             home,
             catalog.load(options.model),
             train_to=options.train_to,
             validate_to=options.validate_to,
             test_to=options.test_to,
+            as_of=Period.between(options.as_of, None).start if options.as_of else None,
             seed=options.seed,
             stage=stage,
         )
-    _print(options, asdict(trained), short=_headline)
+    show(asdict(trained), as_json=options.json, short=_headline)
     return 0
 
 
@@ -136,7 +148,7 @@ def evaluate(options: argparse.Namespace, home: Home) -> int:
 
     spec = catalog.load(options.model)
     period = Period.between(options.first, options.last)
-    with _progress(options) as stage:
+    with progress() as stage:
         stage("fetching the version", 0.0)
         version = options.version or registry.latest(home, spec.name)
         fitted = artifact.load(registry.fetch(home, spec.name, version), threads=2)
@@ -150,7 +162,7 @@ def evaluate(options: argparse.Namespace, home: Home) -> int:
             "from; the figures flatter it",
             file=sys.stderr,
         )
-    _print(options, {"model": spec.name, "version": version, **figures}, short=_headline)
+    show({"model": spec.name, "version": version, **figures}, as_json=options.json, short=_headline)
     return 0
 
 
@@ -158,7 +170,7 @@ def promote(options: argparse.Namespace, home: Home) -> int:
     from models import catalog
     from training import promotion
 
-    with _progress(options) as stage:
+    with progress() as stage:
         result = promotion.promote(
             home,
             catalog.load(options.model),
@@ -168,7 +180,7 @@ def promote(options: argparse.Namespace, home: Home) -> int:
             reason=options.reason,
             stage=stage,
         )
-    _print(options, asdict(result))
+    show(asdict(result), as_json=options.json)
     return 0 if result.promoted else GateRefusedError.exit_code
 
 
@@ -207,43 +219,29 @@ def serve(options: argparse.Namespace, home: Home) -> int:
     os.execv(sys.executable, [sys.executable, "-m", *command, *place])  # noqa: S606 no shell
 
 
-def outcomes_load(options: argparse.Namespace, home: Home) -> int:
-    from data.log import schema
-    from data.log.append import OutcomeRow, record_outcomes
-    from data.store import open_store
-    from models import catalog
-    from training.cohort import select
+def score(options: argparse.Namespace, home: Home) -> int:
+    from serving import batch
 
-    mart = marts.load(options.mart)
-    key = load_key(home.path)
-    engine = schema.connect(home.log)
-    totals = {"joined": 0, "unknown": 0, "revised": 0}
-    with _progress(options) as stage, open_store(home.marts) as store:
-        stage("reading the mart", 0.0)
-        table = store.read(mart, Period.between(None, None))
-        specs = [catalog.load(name) for name in catalog.names()]
-        for spec in specs:
-            if spec.mart != mart.name:
-                continue
-            stage(f"joining {spec.name}", 0.3)
-            known = select(spec, mart, table)
-            rows = [
-                OutcomeRow(
-                    outcome=int(outcome),
-                    # The mart does not say when the outcome was known; an emergency visit ends
-                    # within a day of its arrival.
-                    observed_at=arrived.replace(tzinfo=UTC),
-                    model=spec.name,
-                    encounter=keyed_hash(key, encounter, kind="encounter"),
-                )
-                for encounter, outcome, arrived in zip(
-                    known.rows[mart.key], known.outcome, known.time.tolist(), strict=True
-                )
-            ]
-            report = record_outcomes(engine, rows, datetime.now(UTC), source="mart")
-            for name in totals:
-                totals[name] += getattr(report.counts, name)
-    _print(options, totals)
+    with progress() as stage:
+        counts = batch.score(
+            home,
+            options.model,
+            version=options.version,
+            period=Period.between(options.first, options.last),
+            out=options.out,
+            explain=options.explain,
+            stage=stage,
+        )
+    show(asdict(counts), as_json=options.json)
+    return 0
+
+
+def outcomes_load(options: argparse.Namespace, home: Home) -> int:
+    from monitoring import outcomes
+
+    with progress() as stage:
+        totals = outcomes.load(home, marts.load(options.mart), stage=stage)
+    show(totals, as_json=options.json)
     return 0
 
 
@@ -258,7 +256,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
         raise CaremodelsError(f"{spec.name}: no version is released, so that nothing is to be watched")
     folder = home.releases / spec.name / version
     loaded = artifact.load(folder)
-    with _progress(options) as stage:
+    with progress() as stage:
         found = run.monitor(
             home,
             loaded,
@@ -268,7 +266,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
             stage=stage,
         )
     result = asdict(found)
-    _print(options, result, short=_verdict)
+    show(result, as_json=options.json, short=_verdict)
     return {"quiet": 0, "alarm": 3, "insufficient": 4}[result["verdict"]]
 
 
@@ -284,7 +282,7 @@ def card(options: argparse.Namespace, home: Home) -> int:
         target = options.out / name
         target.write_bytes((folder / name).read_bytes())
         written.append(str(target))
-    _print(options, {"model": spec.name, "version": version, "files": written})
+    show({"model": spec.name, "version": version, "files": written}, as_json=options.json)
     return 0
 
 
@@ -293,7 +291,7 @@ def ledger_verify(options: argparse.Namespace, home: Home) -> int:
 
     entries = ledger.verify(home.ledger, load_key(home.path))
     last = asdict(entries[-1]) if entries else None
-    _print(options, {"entries": len(entries), "intact": True, "last": last})
+    show({"entries": len(entries), "intact": True, "last": last}, as_json=options.json)
     return 0
 
 
@@ -307,7 +305,7 @@ def releases(options: argparse.Namespace, home: Home) -> int:
         }
         for model in release.models(home.releases)
     }
-    _print(options, {"releases": found})
+    show({"releases": found}, as_json=options.json)
     return 0
 
 
@@ -326,24 +324,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    mart = commands.add_parser("mart", help="bring rows in").add_subparsers(required=True)
-    load = _command(mart, "load", mart_load, "load files through a query and hold them to the contract")
-    load.add_argument("mart", metavar="MART")
-    which = load.add_mutually_exclusive_group(required=True)
-    which.add_argument("--source", metavar="NAME", help=f"one of: {', '.join(source.known())}")
-    which.add_argument("--sql", type=Path, metavar="FILE", help="your own query over the view 'source'")
-    load.add_argument("--files", required=True, metavar="GLOB", help="Parquet or CSV")
-    simulate = _command(mart, "simulate", mart_simulate, "simulate visits to a hospital network")
-    simulate.add_argument("--visits", type=_positive, default=200_000)
-    simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument("--from", dest="first", default="2015-01", metavar="YYYY-MM")
-    simulate.add_argument("--to", dest="last", default="2021-12", metavar="YYYY-MM")
-    simulate.add_argument("--drift", metavar="KIND", help="new_site, fahrenheit, winter_surge, …")
-    simulate.add_argument("--drift-from", metavar="YYYY-MM")
-
+    _mart_commands(commands)
     fitting = _model_command(commands, "train", train, "fit, calibrate, evaluate, register")
     for limit in ("train", "validate", "test"):
         fitting.add_argument(f"--{limit}-to", metavar="YYYY-MM", help="inclusive")
+    fitting.add_argument(
+        "--as-of", metavar="YYYY-MM-DD", help="learn only from what was known before that day"
+    )
     fitting.add_argument("--seed", type=int, default=0)
 
     judging = _model_command(commands, "evaluate", evaluate, "measure a version on a period of the mart")
@@ -363,6 +350,12 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", default="127.0.0.1")
     serving.add_argument("--workers", type=_positive, default=1)
     serving.add_argument("--demo", action="store_true", help="also models that are not for care")
+
+    scoring = _model_command(commands, "score", score, "score rows of the mart into a file")
+    scoring.add_argument("--version", metavar="N", help="default: the champion")
+    _period(scoring)
+    scoring.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet")
+    scoring.add_argument("--explain", action="store_true", help="with each feature's contribution")
 
     arrived = commands.add_parser("outcomes", help="what happened").add_subparsers(required=True)
     joining = _command(arrived, "load", outcomes_load, "join outcomes in the mart to the prediction log")
@@ -384,6 +377,33 @@ def _parser() -> argparse.ArgumentParser:
     walking.add_argument("--files", metavar="GLOB", help="NHAMCS files; default: simulated visits")
     walking.add_argument("--visits", type=_positive, default=60_000, help="how many to simulate")
     return parser
+
+
+def _mart_commands(commands: Any) -> None:
+    mart = commands.add_parser("mart", help="bring rows in").add_subparsers(required=True)
+    load = _command(mart, "load", mart_load, "load files through a query and hold them to the contract")
+    load.add_argument("mart", metavar="MART")
+    which = load.add_mutually_exclusive_group(required=True)
+    which.add_argument("--source", metavar="NAME", help=f"one of: {', '.join(source.known())}")
+    which.add_argument("--sql", type=Path, metavar="FILE", help="your own query over the view 'source'")
+    where = load.add_mutually_exclusive_group(required=True)
+    where.add_argument("--files", metavar="GLOB", help="Parquet, CSV, PSV, Stata or SAS, zipped or not")
+    where.add_argument("--from", dest="database", metavar="URL", help="a database: postgresql://…")
+    simulate = _command(mart, "simulate", mart_simulate, "simulate visits to a hospital network")
+    simulate.add_argument("--visits", type=_positive, default=200_000)
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--from", dest="first", default="2015-01", metavar="YYYY-MM")
+    simulate.add_argument("--to", dest="last", default="2021-12", metavar="YYYY-MM")
+    simulate.add_argument("--drift", metavar="KIND", help="new_site, fahrenheit, winter_surge, …")
+    simulate.add_argument("--drift-from", metavar="YYYY-MM")
+
+    looking = _command(
+        mart, "check", mart_check, "what was refused, what is missing, by column and site"
+    )
+    looking.add_argument("mart", metavar="MART")
+    looking.add_argument(
+        "--max-refused", type=_share, default=0.05, metavar="SHARE", help="ends with 3 past it"
+    )
 
 
 def _command(
@@ -415,6 +435,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return value
+
+
 def _free(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -422,55 +449,6 @@ def _free(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError):
             raise CaremodelsError(f"port {port} of {host} is taken or not to be had") from None
-
-
-@contextmanager
-def _progress(options: argparse.Namespace) -> Iterator[Stage]:
-    """A bar on standard error, for a person at a terminal; silent in a pipe."""
-    del options
-    if not sys.stderr.isatty():
-        yield lambda _name, _done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<34}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda name, done: bar.update(task, description=name, completed=done)
-
-
-def _print(
-    options: argparse.Namespace,
-    result: Mapping[str, Any],
-    *,
-    short: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
-) -> None:
-    """One JSON object, or the same as lines of "name: value"."""
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False, default=str))
-        return
-    for line in _lines(short(result)):
-        print(line)
-
-
-def _lines(value: Mapping[str, Any], indent: str = "") -> Iterator[str]:
-    for name, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            yield f"{indent}{name}:"
-            yield from _lines(inner, indent + "  ")
-        elif isinstance(inner, list) and inner and isinstance(inner[0], Mapping):
-            yield f"{indent}{name}:"
-            for row in inner:
-                yield indent + "  " + ", ".join(f"{k} {_short(v)}" for k, v in row.items())
-        else:
-            yield f"{indent}{name}: {_short(inner)}"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "-" if value is None or value in ({}, []) else str(value)
 
 
 def _headline(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from data.errors import ContractError, FieldError
-from data.parse import MISSING, parse_arrow, parse_json
+from data.parse import MISSING, Parsed, as_typed, parse_arrow, parse_json
 
 Role = Literal["id", "input", "audit", "outcome"]
-Available = Literal["arrival", "triage", "history", "after"]
+Available = Literal["arrival", "triage", "hourly", "discharge", "history", "after"]
 Kind = Literal["number", "integer", "flag", "category", "text", "time"]
+Identity = Literal["patient", "encounter"]
 Rows = dict[str, npt.NDArray[Any]]
 """Typed columns of equal length, by name.
 
@@ -62,6 +62,10 @@ class Column:
 
     ``unit`` is UCUM, ``loinc`` the code under which an Observation carries it, ``low`` and
     ``high`` the plausible range (inclusive): outside it a value is a mistake, not a patient.
+    ``identity`` says whose identifier it is: a mart holds its keyed hash only.
+
+    ``known_at`` belongs to an outcome and names the column with the time at which it became known.
+    Where a row does not tell that time, it counts as ``known_within`` days after the event.
     """
 
     name: str
@@ -75,6 +79,9 @@ class Column:
     high: float | None = None
     categories: tuple[Category, ...] = ()
     required: bool = False
+    identity: Identity | None = None
+    known_at: str | None = None
+    known_within: int | None = None
 
     @cached_property
     def codes(self) -> dict[str, int]:
@@ -89,15 +96,22 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Mart:
-    """A table of rows of one kind: one row is one ``row`` (a visit, a stay, an hour)."""
+    """A table of rows of one kind: one row is one ``row`` (a visit, a stay, an hour).
+
+    ``key`` names the columns that no two rows share; ``encounter`` the one under which predictions
+    and outcomes meet. ``time`` is the event on the site's wall clock. Where a mart has an ``order``
+    (a whole number), a row may give that instead of a time.
+    """
 
     name: str
     row: Text
     columns: tuple[Column, ...]
-    key: str
+    key: tuple[str, ...]
+    encounter: str
     patient: str
     site: str
     time: str
+    order: str | None = None
     weight: str | None = None
 
     @cached_property
@@ -110,6 +124,14 @@ class Mart:
             return self.by_name[name]
         except KeyError:
             raise ContractError(f"mart {self.name} has no column {name}") from None
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """The columns in whose order rows are read: time, but the rows of one series together."""
+        order = () if self.order is None else (self.order,)
+        if len(self.key) > 1:
+            return (self.encounter, *order)
+        return (self.time, *order, *self.key)
 
     def select(self, names: Sequence[str]) -> tuple[Column, ...]:
         """The columns ``names``, in the mart's own order."""
@@ -142,12 +164,19 @@ class Refusal:
 class Checked:
     """What :func:`check` found. ``kept`` is a mask over the rows that came in."""
 
-    rows: Rows
     kept: npt.NDArray[np.bool_]
-    refused: tuple[Refusal, ...] = field(default=())
+    refused: tuple[Refusal, ...]
+    parsed: Parsed = field(repr=False)
 
     def __len__(self) -> int:
         return int(self.kept.sum())
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The kept rows, typed. Made when asked for: who only stores rows needs no objects."""
+        everything = bool(self.kept.all())
+        typed = {name: as_typed(values) for name, (values, _) in self.parsed.items()}
+        return typed if everything else {name: values[self.kept] for name, values in typed.items()}
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -164,13 +193,11 @@ class Checked:
         return {position: tuple(faults) for position, faults in sorted(found.items())}
 
 
-def check(
-    columns: Sequence[Column],
-    rows: pa.Table | Sequence[Mapping[str, object]],
-    *,
-    key: str | None = None,
-) -> Checked:
-    """Hold rows to their columns: type, category, plausible range, required, unique key.
+Fault = tuple[str, str, npt.NDArray[np.bool_]]
+
+
+def check(columns: Sequence[Column], rows: pa.Table | Sequence[Mapping[str, object]]) -> Checked:
+    """Hold each row to its columns: type, category, plausible range, required.
 
     ``rows`` is an Arrow table (every column must be there) or JSON objects (an absent field and
     a null both mean "not measured"; a field that no column declares refuses its row). Raises
@@ -185,26 +212,35 @@ def check(
     """
     if isinstance(rows, pa.Table):
         parsed = parse_arrow(columns, rows)
-        size = rows.num_rows
-        faults: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
-    else:
-        parsed, faults = parse_json(columns, rows)
-        size = len(rows)
+        return _judged(columns, parsed, [], rows.num_rows)
+    parsed, unknown = parse_json(columns, rows)
+    return _judged(columns, parsed, unknown, len(rows))
+
+
+def check_mart(mart: Mart, table: pa.Table) -> Checked:
+    """:func:`check`, and that each row has its place in time or in the mart's order.
+
+    That no two rows share a key is for the store to see, which knows them all.
+    """
+    parsed = parse_arrow(mart.columns, table)
+    faults: list[Fault] = []
+    if mart.order is not None:
+        nowhere = MISSING["time"](parsed[mart.time][0]) & MISSING["integer"](parsed[mart.order][0])
+        faults.append((mart.time, f"required, or {mart.order}", nowhere))
+    return _judged(mart.columns, parsed, faults, table.num_rows)
+
+
+def _judged(columns: Sequence[Column], parsed: Parsed, faults: list[Fault], size: int) -> Checked:
     for column in columns:
         values, not_parsed = parsed[column.name]
         faults += [(column.name, rule, bad) for rule, bad in _broken(column, values, not_parsed)]
-    if key is not None:
-        faults.append((key, "duplicate", _repeated(parsed[key][0])))
-
     kept = np.ones(size, dtype=bool)
     refused = []
     for name, rule, bad in faults:
         if bad.any():
             kept &= ~bad
             refused.append(Refusal(column=name, rule=rule, positions=np.flatnonzero(bad)))
-    everything = bool(kept.all())
-    typed = {name: values if everything else values[kept] for name, (values, _) in parsed.items()}
-    return Checked(rows=typed, kept=kept, refused=tuple(refused))
+    return Checked(kept=kept, refused=tuple(refused), parsed=parsed)
 
 
 def _broken(
@@ -226,16 +262,6 @@ def _broken(
     return found
 
 
-def _repeated(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """True where the same value stood in an earlier row."""
-    codes = pc.dictionary_encode(pa.array(values, from_pandas=True)).indices
-    indices = codes.to_numpy(zero_copy_only=False)
-    first = np.unique(indices, return_index=True)[1]
-    repeated = np.ones(len(indices), dtype=bool)
-    repeated[first] = False
-    return np.asarray(repeated & np.asarray(codes.is_valid()), dtype=bool)
-
-
 def sample(mart: Mart, n: int, seed: int) -> pa.Table:
     """``n`` rows that fit the contract and belong to nobody: golden rows and tests.
 
@@ -248,7 +274,9 @@ def sample(mart: Mart, n: int, seed: int) -> pa.Table:
         arrays[column.name] = pa.array(
             _draw(column, n, rng), mask=missing, type=ARROW_TYPES[column.kind]
         )
-    arrays[mart.key] = pa.array([f"{mart.name}-{seed}-{i}" for i in range(n)])
+    arrays[mart.encounter] = pa.array([f"{mart.name}-{seed}-{i}" for i in range(n)], pa.string())
+    if mart.order is not None:
+        arrays[mart.order] = pa.array(np.arange(1, n + 1))
     return pa.table(arrays, schema=mart.arrow_schema)
 
 

@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import UsageError
-
 
 @dataclass(frozen=True)
 class Home:
@@ -20,15 +18,9 @@ class Home:
         return cls(Path(os.environ.get("CAREMODELS_HOME") or "var").resolve())
 
     @property
-    def marts(self) -> Path:
-        """The DuckDB file of the marts. Raises UsageError for an engine that is not embedded."""
-        url = os.environ.get("CAREMODELS_MARTS")
-        if not url:
-            return self.path / "marts.duckdb"
-        scheme, _, place = url.partition("://")
-        if scheme != "duckdb" or not place:
-            raise UsageError(f"CAREMODELS_MARTS: only duckdb://FILE is supported, found {scheme}://")
-        return Path(place)
+    def marts(self) -> str:
+        """The database of the marts, as a URL; by default a DuckDB file."""
+        return os.environ.get("CAREMODELS_MARTS") or f"duckdb://{self.path / 'marts.duckdb'}"
 
     @property
     def log(self) -> str:
@@ -38,6 +30,11 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
+
+    @property
+    def scratch(self) -> Path:
+        """Files of a run that end with it; on the home's disk, which is sized for its data."""
+        return self.path / "scratch"
 
     @property
     def artifacts(self) -> Path:

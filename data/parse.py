@@ -23,17 +23,8 @@ if TYPE_CHECKING:  # contract imports this module
     from data.contract import Column
 
 Mask = npt.NDArray[np.bool_]
-Parsed = dict[str, tuple[npt.NDArray[Any], Mask | None]]
-
-MISSING: dict[str, Callable[[npt.NDArray[Any]], Mask]] = {
-    "number": np.isnan,
-    "integer": np.isnan,
-    "flag": np.isnan,
-    "category": lambda codes: np.asarray(codes < 0),
-    "text": lambda values: np.array([value is None for value in values], dtype=bool),
-    "time": np.isnat,
-}
-"""Kind of column -> the mask of its missing cells."""
+Parsed = dict[str, tuple[Any, Mask | None]]
+"""Column -> its values and the mask of unreadable cells. Arrow's text stays Arrow: see as_typed."""
 
 _NAT = np.datetime64("NaT", "us")
 _BAD = object()
@@ -54,7 +45,31 @@ def parse_arrow(columns: Sequence[Column], table: pa.Table) -> Parsed:
     return {column.name: _arrow_column(column, table[column.name]) for column in columns}
 
 
-def _arrow_column(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Mask | None]:
+def as_typed(values: Any) -> npt.NDArray[Any]:
+    """Parsed values as NumPy holds them; a million texts are a million objects."""
+    return np.asarray(
+        values.to_numpy().astype(object) if isinstance(values, pa.ChunkedArray) else values
+    )
+
+
+def _no_text(values: Any) -> Mask:
+    if isinstance(values, pa.ChunkedArray):
+        return np.asarray(values.is_null().to_numpy(), dtype=bool)
+    return np.array([value is None for value in values], dtype=bool)
+
+
+MISSING: dict[str, Callable[[npt.NDArray[Any]], Mask]] = {
+    "number": np.isnan,
+    "integer": np.isnan,
+    "flag": np.isnan,
+    "category": lambda codes: np.asarray(codes < 0),
+    "text": _no_text,
+    "time": np.isnat,
+}
+"""Kind of column -> the mask of its missing cells."""
+
+
+def _arrow_column(column: Column, array: pa.ChunkedArray) -> tuple[Any, Mask | None]:
     kind = array.type
     if pa.types.is_null(kind):
         array = array.cast(_NULLS_AS[column.kind])
@@ -68,7 +83,7 @@ def _arrow_column(column: Column, array: pa.ChunkedArray) -> tuple[npt.NDArray[A
         case "category":
             return _arrow_codes(column, array)
         case "text":
-            return array.to_numpy().astype(object), None
+            return array, None
         case "time":
             return _arrow_times(column, array), None
 

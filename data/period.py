@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from data.errors import UsageError
 
+_FIRST, _LAST = datetime(1, 1, 1), datetime(9999, 1, 1)  # noqa: DTZ001 wall clock
+
 
 @dataclass(frozen=True)
 class Period:
@@ -15,6 +17,11 @@ class Period:
 
     start: datetime
     end: datetime
+
+    @property
+    def open(self) -> bool:
+        """Whether it leaves out nothing."""
+        return (self.start, self.end) == (_FIRST, _LAST)
 
     @property
     def days(self) -> tuple[str, str]:
@@ -34,8 +41,8 @@ class Period:
         >>> Period.between("2021-01", "2021-12").end
         datetime.datetime(2022, 1, 1, 0, 0)
         """
-        start = _parse(first)[0] if first else datetime(1, 1, 1)  # noqa: DTZ001 wall clock
-        end = _parse(last)[1] if last else datetime(9999, 1, 1)  # noqa: DTZ001 wall clock
+        start = _parse(first)[0] if first else _FIRST
+        end = _parse(last)[1] if last else _LAST
         if end <= start:
             raise UsageError(f"the period ends before it starts: {first} to {last}")
         return cls(start, end)

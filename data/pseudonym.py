@@ -11,6 +11,9 @@ import os
 import secrets
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data.errors import IntegrityError, UsageError
 
 VARIABLE = "CAREMODELS_KEY"
@@ -53,6 +56,17 @@ def keyed_hash(key: bytes, value: str, *, kind: str) -> str:
     own = hmac.digest(key, kind.encode(), "sha256")
     # JSON may carry a lone surrogate; the error that encode() raises would repeat the identifier.
     return hmac.digest(own, value.encode(errors="surrogatepass"), "sha256").hex()
+
+
+def keyed_hashes(key: bytes, values: pa.ChunkedArray, *, kind: str) -> pa.ChunkedArray:
+    """:func:`keyed_hash` of a column of texts; a missing identifier stays missing."""
+    own = hmac.digest(key, kind.encode(), "sha256")
+    distinct = values.unique()
+    hashes = [
+        None if value is None else hmac.digest(own, value.encode(), "sha256").hex()
+        for value in distinct.to_pylist()
+    ]
+    return pc.take(pa.array(hashes, pa.string()), pc.index_in(values, distinct))
 
 
 def _make(path: Path) -> None:

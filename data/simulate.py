@@ -8,8 +8,9 @@ the beds that are left; the columns are what triage saw of that. It proves machi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,14 +79,25 @@ Time = np.datetime64
 Times = npt.NDArray[np.datetime64]
 
 
+BLOCK = 200_000
+
+
+def blocks(*, visits: int, seed: int, **settings: Any) -> Iterator[pa.Table]:
+    """:func:`simulate` for a network of any size, ``BLOCK`` visits of its own people at a time."""
+    for number, start in enumerate(range(0, max(visits, 1), BLOCK)):
+        size = min(BLOCK, visits - start)
+        yield simulate(visits=size, seed=seed, block=number, **settings)
+
+
 def simulate(
     *, visits: int, seed: int, first: str = "2015-01", last: str = "2021-12",
-    drift: str | None = None, drift_from: str | None = None,
+    drift: str | None = None, drift_from: str | None = None, block: int = 0,
 ) -> pa.Table:  # fmt: skip
     """``visits`` rows of ``ed_visit`` from month ``first`` to month ``last``, in order of arrival.
 
-    The same arguments give the same table. A ``drift`` (one of ``DRIFTS``) changes the visits from
-    month ``drift_from`` on, by default the last six months, and leaves every earlier row as it is.
+    The same arguments give the same table; each ``block`` is a network with people of its own. A
+    ``drift`` (one of ``DRIFTS``) changes the visits from month ``drift_from`` on, by default the last
+    six months, and leaves every earlier row as it is.
     Raises UsageError on an unknown drift, a month that is none, or fewer than one visit.
 
     >>> simulate(visits=2, seed=1, first="2020-03", last="2020-03")["visit_id"].to_pylist()
@@ -98,7 +110,7 @@ def simulate(
         raise UsageError(f"drift: one of {', '.join(DRIFTS)}, not {drift!r}")
     # A stream of its own for each part, and draws whose number never depends on a value: so the
     # rows before the drift are the same with it and without.
-    streams = iter(np.random.default_rng(seed).spawn(8))
+    streams = iter(np.random.default_rng([seed, block] if block else seed).spawn(9))
     arrived = _arrivals(next(streams), visits, start, end)
     changed = {kind: (arrived >= turn) & (kind == drift) for kind in DRIFTS}
     surge = changed["winter_surge"]
@@ -125,9 +137,11 @@ def simulate(
     unseen = np.isin(disposition, [CODE["dead_on_arrival"], CODE["left_before_triage"]])
     hot = changed["fahrenheit"] & (site == FAHRENHEIT_SITE)
     columns = _written(next(streams), scene, unseen, hot)
-    person, names = _identities(chosen, died, seed)
+    departed, ended = _times(next(streams), scene, arrived, disposition)
+    person, names = _identities(chosen, died, f"sim-{seed}-p{block or ''}")
+    numbers = range(block * BLOCK + 1, block * BLOCK + visits + 1)
     columns |= {
-        "visit_id": pa.array([f"sim-{seed}-{number:08d}" for number in range(1, visits + 1)]),
+        "visit_id": pa.array([f"sim-{seed}-{number:08d}" for number in numbers]),
         "patient_id": names,
         "site": _named([place.name for place in SITES], site),
         "site_tier": _named(TIERS, tier),
@@ -135,6 +149,8 @@ def simulate(
         "arrived_at": pa.array(arrived),
         "arrival_hour": pa.array(hour),
         "arrival_weekday": pa.array(_weekday(arrived) + 1),
+        "departed_at": departed,
+        "stay_ended_at": ended,
         "seen_72h": pa.array(_seen_72h(person, site, arrived)),
         "disposition": _named(list(CODE), disposition),
         "critical_care": pa.array(critical),
@@ -323,7 +339,21 @@ def _outcome(rng: np.random.Generator, scene: _Scene, closed: Flags) -> tuple[In
     return to, grave & np.isin(to, [CODE["admitted"], CODE["transferred"]]), died
 
 
-def _identities(chosen: Ints, died: Flags, seed: int) -> tuple[Ints, pa.Array]:
+def _times(
+    rng: np.random.Generator, scene: _Scene, arrived: Times, disposition: Ints
+) -> tuple[pa.Array, pa.Array]:
+    """When the visit ended, and the stay after it; of who went elsewhere the end is not known."""
+    hurry, days = rng.standard_normal((2, len(arrived)))
+    admitted = np.isin(disposition, [CODE["admitted"], CODE["observation"]])
+    hours = np.exp(1.0 + 0.5 * admitted + 0.25 * scene.crowding + 0.5 * hurry)
+    stay = np.where(disposition == CODE["observation"], 1.0, np.exp(1.4 + 0.7 * days)) * admitted
+    departed = arrived + (hours * 60).astype("m8[m]")
+    ended = departed + (stay * 1440).astype("m8[m]")
+    unknown = np.isin(disposition, [CODE[name] for name in OUT_OF_SIGHT])
+    return pa.array(departed), pa.array(ended, mask=unknown)
+
+
+def _identities(chosen: Ints, died: Flags, prefix: str) -> tuple[Ints, pa.Array]:
     """A number and a name for each visit's patient; whoever died comes back as somebody else."""
     order = np.argsort(chosen, kind="stable")
     ranked = chosen[order]
@@ -331,7 +361,7 @@ def _identities(chosen: Ints, died: Flags, seed: int) -> tuple[Ints, pa.Array]:
     lives = np.empty_like(chosen)
     lives[order] = deaths - deaths[np.searchsorted(ranked, ranked)]
     person, rows = np.unique(chosen * 1000 + lives, return_inverse=True)
-    return rows, _named([f"sim-{seed}-p{code:010d}" for code in person], rows)
+    return rows, _named([f"{prefix}{code:010d}" for code in person], rows)
 
 
 def _seen_72h(person: Ints, site: Ints, arrived: Times) -> Flags:

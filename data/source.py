@@ -1,7 +1,12 @@
 """From files to rows of a mart: one SQL query over a view named ``source``.
 
-A query states its terms in comments at its head (``-- use: demonstration``); what is learned from
-its rows inherits them.
+A query says in comments at its head what it reads and on which terms; what is learned from its rows
+inherits them:
+
+``-- use: care`` or ``demonstration``, ``-- terms: …``, ``-- attribution: …``
+``-- member: *diabetic_data.csv`` which files of a zip are meant
+``-- cells: text`` CSV and PSV as they stand: numbers and dates are the query's to read
+``-- tables: person, death`` a view for each file of that name, instead of ``source``
 """
 
 from __future__ import annotations
@@ -9,21 +14,35 @@ from __future__ import annotations
 import glob
 import hashlib
 import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import duckdb
 import pyarrow as pa
 
 from data.errors import CaremodelsError, ContractError, NotFoundError, UsageError
+from data.files import COLUMN, Ready, listed, ready
 
 Use = Literal["care", "demonstration"]
 SOURCES = Path(__file__).parent / "sources"
-READERS = {
-    ".parquet": ("Parquet", "read_parquet({}, union_by_name=true)"),
-    ".csv": ("CSV", "read_csv({}, union_by_name=true)"),
-}
+BATCH = 65_536
+MEMORY = "1GiB"
+"""What a query may hold; beyond it DuckDB moves to disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the rows of one load come from, and what may be done with them."""
+
+    load_id: str
+    source: str
+    use: Use
+    terms: str = ""
+    attribution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +54,19 @@ class Source:
     use: Use
     terms: str
     attribution: str
+    member: str = ""
+    text: bool = False
+    tables: tuple[str, ...] = ()
+
+    def origin(self, load_id: str) -> Origin:
+        """What a load of this source is marked with."""
+        return Origin(
+            load_id=load_id,
+            source=self.name,
+            use=self.use,
+            terms=self.terms,
+            attribution=self.attribution,
+        )
 
 
 def known() -> list[str]:
@@ -58,12 +90,20 @@ def from_file(path: Path) -> Source:
     use = head.get("use", "care")
     if use not in ("care", "demonstration"):
         raise UsageError(f"{path}: use is care or demonstration, found {use!r}")
+    if (cells := head.get("cells", "typed").lower()) not in ("typed", "text"):
+        raise UsageError(f"{path}: cells are typed or text, found {cells!r}")
+    tables = tuple(re.split(r"[\s,]+", head["tables"].strip(", "))) if "tables" in head else ()
+    if not all(re.fullmatch(r"[A-Za-z_]\w*", table) for table in tables):
+        raise UsageError(f"{path}: tables are names between commas, found {head['tables']!r}")
     return Source(
         name=path.stem,
         sql=sql,
         use="care" if use == "care" else "demonstration",
         terms=head.get("terms", ""),
         attribution=head.get("attribution", ""),
+        member=head.get("member", ""),
+        text=cells == "text",
+        tables=tables,
     )
 
 
@@ -80,11 +120,17 @@ def _head(sql: str) -> dict[str, str]:
 
 
 def find(pattern: str) -> list[Path]:
-    """The files that match, sorted. Raises NotFoundError where there is none."""
-    files = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 any glob
-    if not files:
+    """The files that match, sorted, and those of a folder that matches.
+
+    Raises NotFoundError where there is none.
+    """
+    matches = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 any glob
+    if not matches:
         raise NotFoundError(f"no file matches {pattern!r}")
-    return files
+    if not any(match.is_dir() for match in matches):
+        return matches
+    # "**" matches folders and what they hold
+    return sorted({file for match in matches for file in (listed(match) if match.is_dir() else [match])})
 
 
 def fingerprint(source: Source, files: list[Path]) -> str:
@@ -97,39 +143,84 @@ def fingerprint(source: Source, files: list[Path]) -> str:
 
 
 def read(source: Source, files: list[Path]) -> pa.Table:
-    """Run the query over the files. Raises an error that names the file or the column at fault.
+    """All rows that :func:`batches` gives, in memory."""
+    return pa.concat_tables(batches(source, files))
 
-    DuckDB's own message is passed on only where it speaks of names: a conversion error quotes
-    the cell that it could not convert.
+
+def batches(source: Source, files: list[Path]) -> Iterator[pa.Table]:
+    """Run the query over the files, a batch of rows at a time; at least one batch.
+
+    Raises an error that names the file or the column at fault. DuckDB's own message is passed on
+    only where it speaks of names: a conversion error quotes the cell that it could not convert.
     """
-    kind = {file.suffix.lower() for file in files}
-    if len(kind) != 1 or not kind <= READERS.keys():
-        raise UsageError(f"files must be all of one kind: {' or '.join(READERS)}")
-    label, reader = READERS[kind.pop()]
-    # Extensions would be fetched from the network: a load uses what is installed.
-    # Suppressed S608 below: the names quoted into SQL are files that the caller chose to read.
-    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
-        for file in files:
+    with tempfile.TemporaryDirectory(prefix="caremodels-") as folder:
+        scratch = Path(folder)
+        found = ready(files, scratch, member=source.member, tables=source.tables)
+        settings = {
+            # Extensions would be fetched from the network: a load uses what is installed.
+            "autoinstall_known_extensions": "false",
+            "memory_limit": MEMORY,
+            "temp_directory": str(scratch / "duckdb"),
+        }
+        with duckdb.connect(config=settings) as connection:
+            for view in source.tables or ("source",):
+                _view(connection, view, found.of(view) if source.tables else found, source)
+            yield from _rows(connection, source)
+
+
+def _view(connection: Any, name: str, found: Ready, source: Source) -> None:
+    if not found.files:
+        raise ContractError(f"source {source.name}: no file for the table {name}")
+    # Suppressed S608: the names quoted into SQL are files that the caller chose to read.
+    columns = f"* REPLACE (regexp_replace(parse_filename({COLUMN}), '{_SUFFIX}', '', 'i') AS {COLUMN})"
+    try:
+        table = found.sql(text=source.text)
+        connection.execute(f'CREATE VIEW "{name}" AS SELECT {columns} FROM {table}')  # noqa: S608
+    except duckdb.Error as error:
+        for path, shown in found.files:
             try:
-                connection.execute(f"SELECT * FROM {reader.format(_quoted([file]))} LIMIT 1")  # noqa: S608
+                only = found.sql(text=source.text, only=path)
+                connection.execute(f"SELECT * FROM {only} LIMIT 1")  # noqa: S608
             except duckdb.Error:
-                raise ContractError(f"{file} cannot be read as {label}") from None
-        try:
-            rows = reader.format(_quoted(files))
-            connection.execute(f"CREATE VIEW source AS SELECT * FROM {rows}")  # noqa: S608
-            result = connection.sql(source.sql)
-            if result is None:
-                raise ContractError(
-                    f"source {source.name}: the query gives no rows: end it with a SELECT"
-                )
-            return result.to_arrow_table()
-        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
-            raise ContractError(f"source {source.name}: {str(error).splitlines()[0]}") from None
-        except duckdb.Error as error:
-            raise CaremodelsError(
-                f"source {source.name}: the query failed over these files ({type(error).__name__})"
-            ) from None
+                raise ContractError(f"{shown} cannot be read as {found.label}") from None
+        raise _translated(error, source) from None
 
 
-def _quoted(files: list[Path]) -> str:
-    return "[" + ", ".join("'" + str(file).replace("'", "''") + "'" for file in files) + "]"
+_SUFFIX = r"[.](parquet|csv|psv)([.]gz)?$"
+
+
+def _rows(connection: Any, source: Source) -> Iterator[pa.Table]:
+    with _translating(source):
+        result = connection.sql(source.sql)
+        if result is None:
+            raise ContractError(f"source {source.name}: the query gives no rows: end it with a SELECT")
+        reader = result.to_arrow_reader(BATCH)
+    empty = True
+    while True:
+        with _translating(source):
+            batch = next(reader, None)
+        if batch is None:
+            break
+        empty = False
+        yield pa.Table.from_batches([batch])
+    if empty:  # its columns are still held to the contract
+        yield reader.schema.empty_table()
+
+
+@contextmanager
+def _translating(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # in mid-stream Arrow wraps DuckDB's
+        raise _translated(error, source) from None
+
+
+def _translated(error: Exception, source: Source) -> CaremodelsError:
+    if isinstance(error, duckdb.BinderException | duckdb.CatalogException | duckdb.ParserException):
+        return ContractError(f"source {source.name}: {str(error).splitlines()[0]}")
+    # An OSError of Arrow is DuckDB's error in words, as "Conversion Error: …"
+    kind = re.match(r"[A-Z][A-Za-z ]+ Error(?=:)", str(error))
+    if "No space left on device" in str(error) or "max_temp_directory_size" in str(error):
+        return CaremodelsError(f"source {source.name}: the disk for temporary files is full")
+    shown = kind[0].replace(" ", "") if kind else type(error).__name__
+    return CaremodelsError(f"source {source.name}: the query failed over these files ({shown})")

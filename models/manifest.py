@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,9 @@ import msgspec
 from data.contract import Text
 from data.errors import IntegrityError, NotFoundError
 
-FORMAT = 1
-"""1: the first. A reader refuses a format that it does not know."""
+FORMAT = 2
+"""1: the first. 2: a mart's key may be of several columns, an outcome says when it became known.
+A reader refuses a format that it does not know: such a version is trained anew."""
 
 NOTICE = Text("Demonstration, not for care.", "仅供演示，不得用于诊疗。")
 """What a model says of itself whose training data's terms forbid care."""
@@ -34,6 +36,7 @@ class Provenance:
     periods: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     rows: Mapping[str, int] = field(default_factory=dict)
     flow: tuple[tuple[str, int], ...] = ()
+    as_of: datetime | None = None
     fingerprint: str = ""
     seed: int = 0
 

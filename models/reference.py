@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.contract import Column, Rows, Text
+from data.contract import Column, Text
 from data.parse import MISSING
 
 SMALLEST_CELL = 20
@@ -76,7 +76,7 @@ class Reference:
 
 
 def build(
-    rows: Rows,
+    rows: Mapping[str, npt.NDArray[Any]],
     columns: Sequence[Column],
     risk: npt.NDArray[np.float64],
     *,
@@ -88,30 +88,39 @@ def build(
     ``site`` names the site of each row, ``risk_site`` that of each risk; without the first no site
     has a reference of its own.
     """
-    whole = _reference(rows, columns, risk)
+    everywhere = np.ones(len(rows[columns[0].name]), dtype=bool)
     if site is None:
-        return whole
+        return _reference(rows, columns, {"": everywhere}, {"": risk})[""]
     of_row, of_risk = site.astype(str), (np.array([]) if risk_site is None else risk_site.astype(str))
     names, sizes = np.unique(of_row, return_counts=True)
-    largest = np.argsort(-sizes, kind="stable")[:MOST_SITES]
-    sites = {
-        str(names[index]): _reference(
-            {column.name: rows[column.name][of_row == names[index]] for column in columns},
-            columns,
-            risk[of_risk == names[index]] if risk_site is not None else risk[:0],
+    largest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_SITES])
+    large = [str(names[index]) for index in largest if sizes[index] >= SMALLEST_SITE]
+    masks = {"": everywhere, **{name: of_row == name for name in large}}
+    risks = {name: risk[of_risk == name] if risk_site is not None else risk[:0] for name in large}
+    found = _reference(rows, columns, masks, {"": risk, **risks})
+    return replace(found.pop(""), sites=found)
+
+
+def _reference(
+    rows: Mapping[str, npt.NDArray[Any]],
+    columns: Sequence[Column],
+    masks: Mapping[str, npt.NDArray[np.bool_]],
+    risks: Mapping[str, npt.NDArray[np.float64]],
+) -> dict[str, Reference]:
+    """A reference for each mask. Column by column, since a column may have to be read from disk."""
+    binned: dict[str, list[Binned]] = {name: [] for name in masks}
+    for column in columns:
+        values = rows[column.name]
+        for name, mask in masks.items():
+            binned[name].append(_bin(column, values[mask]))
+    return {
+        name: Reference(
+            rows=int(mask.sum()),
+            columns=tuple(binned[name]),
+            risk=_bin_numbers(risks[name], name="risk", label=Text("Risk", "风险")),
         )
-        for index in np.sort(largest)
-        if sizes[index] >= SMALLEST_SITE
+        for name, mask in masks.items()
     }
-    return replace(whole, sites=sites)
-
-
-def _reference(rows: Rows, columns: Sequence[Column], risk: npt.NDArray[np.float64]) -> Reference:
-    return Reference(
-        rows=len(next(iter(rows.values()))),
-        columns=tuple(_bin(column, rows[column.name]) for column in columns),
-        risk=_bin_numbers(risk, name="risk", label=Text("Risk", "风险")),
-    )
 
 
 def _bin(column: Column, values: npt.NDArray[Any]) -> Binned:

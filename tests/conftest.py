@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -15,13 +26,16 @@ from data.simulate import simulate
 from models import artifact as artifacts
 from models import catalog
 from models.artifact import Artifact
+from models.cohort import Cohort, select
 from models.manifest import Provenance
 from models.spec import Boosting
 from training.build import build
-from training.cohort import Cohort, select
 from training.split import Split
 
 ROOT = Path(__file__).resolve().parents[1]
+ENGINES = ("duckdb", "postgresql", "spark")
+# Which must be there: CI names all three, and then a missing one fails instead of being passed over.
+REQUIRED = os.environ.get("CAREMODELS_TEST_ENGINES", "duckdb").split(",")
 SETTINGS = ("CAREMODELS_HOME", "CAREMODELS_MARTS", "CAREMODELS_LOG", "MLFLOW_TRACKING_URI")
 # No test judges a time, Hypothesis's own included: the same examples everywhere, however slow.
 hypothesis.settings.register_profile(
@@ -47,6 +61,130 @@ def home(tmp_path, monkeypatch) -> Home:
     """An empty home in a folder that pytest clears away."""
     monkeypatch.setenv("CAREMODELS_HOME", str(tmp_path / "home"))
     return Home.from_env()
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=pytest.mark.slow if name != "duckdb" else ()) for name in ENGINES]
+)
+def marts_url(request, tmp_path) -> Iterator[str]:
+    """An empty database of marts on each engine in turn."""
+    match request.param:
+        case "duckdb":
+            yield f"duckdb://{tmp_path / 'marts.duckdb'}"
+        case "postgresql":
+            yield request.getfixturevalue("postgres_url")
+        case "spark":
+            yield f"{request.getfixturevalue('spark_master')}{tmp_path}/marts"
+
+
+@pytest.fixture
+def postgres_url(postgres_server) -> Iterator[str]:
+    """A database of its own on a real PostgreSQL server."""
+    import psycopg
+
+    name = f"test_{time.monotonic_ns()}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")
+        yield f"{postgres_server}/{name}"
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory) -> Iterator[str]:
+    """PostgreSQL from the system's package, on a free port, in a folder of the tests."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path("/usr/bin")]
+    if not (programs[-1] / "initdb").exists() or not find_spec("psycopg"):
+        _absent("postgresql", "no PostgreSQL server or no psycopg here")
+    folder = tmp_path_factory.mktemp("postgres")
+    user = _unprivileged(folder)
+    port = _free_port()
+    data = str(folder / "data")
+    initdb = [programs[-1] / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--locale=en_US.UTF-8"]
+    if subprocess.run(initdb, capture_output=True, user=user, cwd=folder, check=False).returncode:
+        initdb[-1] = "--locale=C.UTF-8"
+        subprocess.run(initdb, capture_output=True, user=user, cwd=folder, check=True)
+    options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+    server = [programs[-1] / "postgres", "-D", data, "-k", str(folder), *options]
+    with _running(server, folder / "log", port, user=user, cwd=folder):
+        yield f"postgresql://tester@127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def spark_master(tmp_path_factory) -> Iterator[str]:
+    """A standalone Spark cluster on loopback: a master process and a worker process."""
+    if not find_spec("pyspark") or not shutil.which("java"):
+        _absent("spark", "no pyspark or no Java here")
+    home = Path(find_spec("pyspark").submodule_search_locations[0])
+    folder = tmp_path_factory.mktemp("spark")
+    port, worker_port = _free_port(), _free_port()
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    started = [home / "bin" / "spark-class"]
+    here = ["--host", "127.0.0.1", "--webui-port", "0"]
+    master = [*started, "org.apache.spark.deploy.master.Master", *here, "--port", str(port)]
+    worker = [*started, "org.apache.spark.deploy.worker.Worker", *here, "--port", str(worker_port)]
+    size = ["--cores", "2", "--memory", "2g", "--work-dir", str(folder / "work")]
+    url = f"spark://127.0.0.1:{port}"
+    environment = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_NO_DAEMONIZE": "1"}
+    with (
+        _running(master, folder / "master.log", port, env=environment),
+        _running([*worker, *size, url], folder / "worker.log", worker_port, env=environment),
+    ):
+        from data.engine import spark
+
+        # One session for all tests: each would take ten seconds to start.
+        session = spark.session(url)
+        session.conf.set("spark.sql.shuffle.partitions", 2)  # of 200: there are a few hundred rows
+        yield url
+        session.stop()
+
+
+def _absent(engine: str, why: str) -> None:
+    if engine in REQUIRED:
+        pytest.fail(f"CAREMODELS_TEST_ENGINES names {engine}: {why}")
+    pytest.skip(why)
+
+
+def _unprivileged(folder: Path) -> str | None:
+    """PostgreSQL refuses to run as root: then somebody else runs it, in a folder of theirs."""
+    if os.geteuid() != 0:
+        return None
+    user = pwd.getpwnam("postgres")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    for parent in folder.parents:
+        if parent.owner() == "root" and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    return "postgres"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _running(command, log: Path, port: int, **settings) -> Iterator[None]:
+    """A server that listens on ``port``; it and its children are gone when the block ends."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, start_new_session=True, **settings
+        )
+        try:
+            for _ in range(600):
+                if process.poll() is not None:
+                    raise RuntimeError(f"{command[0]} ended: {log.read_text()[-2000:]}")
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            else:
+                raise RuntimeError(f"{command[0]} does not listen: {log.read_text()[-2000:]}")
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=30)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import pytest
 from data import source
 from data.home import Home
 from data.marts.ed_visit import MART
-from data.store import Origin, open_store
+from data.pseudonym import load_key
+from data.store import open_store
 from models import artifact, catalog, registry
 from training import run
 
@@ -25,10 +26,9 @@ pytestmark = [
 def trained(tmp_path_factory):
     home = Home(tmp_path_factory.mktemp("real"))
     query = source.load("nhamcs_ed")
-    table = source.read(query, source.find(str(VISITS / "ed*.parquet")))
+    tables = source.batches(query, source.find(str(VISITS / "ed*.parquet")))
     with open_store(home.marts) as store:
-        origin = Origin(load_id="nhamcs", source=query.name, use=query.use, terms=query.terms)
-        report = store.load(MART, table, origin)
+        report = store.load(MART, tables, query.origin("nhamcs"), key=load_key(home.path))
     assert report.read == 128_076
     spec = catalog.load("ed_admission")
     return home, run.train(home, spec, train_to="2019-12", validate_to="2020-12", test_to="2021-12")

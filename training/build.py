@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as library_version
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from data.contract import Mart
+from data.terminal import Stage
 from models.artifact import Artifact
 from models.calibration import sigmoid
+from models.cohort import Cohort
 from models.features import FeatureMap, Matrix
 from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build as build_reference
 from models.spec import ModelSpec
 from training import fit
-from training.cohort import Cohort
+from training.pair import FloatArray, Masked, Pair
 from training.split import Split
 
 LIBRARIES = ("xgboost-cpu", "scikit-learn", "numpy", "pandas", "pyarrow")
-Stage = Callable[[str, float], None]
-"""Told the name of the stage and how far along the whole is, 0 to 1."""
 
 
 def build(
@@ -33,31 +35,32 @@ def build(
     provenance: Provenance,
     seed: int,
     threads: int = 2,
+    budget: int = fit.BUDGET,
+    scratch: Path | None = None,
     stage: Stage = lambda name, done: None,  # noqa: ARG005 nobody listens
 ) -> Artifact:
     """Trees, calibration, comparator and reference of one version, on the rows of ``split``.
 
-    Raises NotEnoughDataError where a part holds too few events.
+    A matrix larger than ``budget`` bytes stays in files under ``scratch``. Raises NotEnoughDataError
+    where a part holds too few events.
     """
     stage("features", 0.05)
     features = FeatureMap.of(mart, spec.features)
-    matrix = features.matrix(cohort.rows)
-    train, tune = pairs(matrix, cohort, split, features, seed)
-    booster, calibration = fit.boosted(
-        train,
-        tune,
-        settings=spec.boosting,
-        seed=seed,
-        threads=threads,
-        progress=lambda trees: stage(f"growing trees: {trees}", 0.1),
-    )
-    stage("logistic regression", 0.45)
-    logistic = fit.logistic(*train, seed=seed)
+    with pairs(cohort, split, features, seed=seed, scratch=scratch) as (train, tune):
+        booster, calibration = fit.boosted(
+            train,
+            tune,
+            settings=spec.boosting,
+            seed=seed,
+            budget=budget,
+            threads=threads,
+            progress=lambda trees: stage(f"growing trees: {trees}", 0.1),
+        )
+        stage("logistic regression", 0.45)
+        logistic = fit.logistic(train, seed=seed)
+        margin = calibration.log_odds(fit.margins(booster, tune))
     inputs = mart.select([*features.inputs, *(c.column for c in spec.at_triage(mart))])
-    margin = calibration.log_odds(
-        booster.inplace_predict(tune[0], predict_type="margin").astype(np.float64)
-    )
-    learned = cohort.take(split.train)
+    learned = split.train
     return Artifact(
         manifest=Manifest(
             format=FORMAT,
@@ -71,18 +74,26 @@ def build(
         calibration=calibration,
         logistic=logistic,
         reference=build_reference(
-            {column.name: learned.rows[column.name] for column in inputs},
+            Masked(cohort.rows, learned),
             inputs,
             sigmoid(margin),
-            site=learned.site,
+            site=cohort.site[learned],
             risk_site=cohort.site[split.validate],
         ),
     )
 
 
+@contextmanager
 def pairs(
-    matrix: Matrix, cohort: Cohort, split: Split, features: FeatureMap, seed: int
-) -> tuple[Any, Any]:
-    """Matrix and outcome of the training rows, with their copies, and of the tuning rows."""
-    train, tune = ((matrix[split[part]], cohort.outcome[split[part]]) for part in ("train", "validate"))
-    return fit.with_gaps(*train, features, seed=seed), tune
+    cohort: Cohort, split: Split, features: FeatureMap, *, seed: int, scratch: Path | None
+) -> Iterator[tuple[Pair, Pair]]:
+    """The training rows, with copies that have gaps, and the tuning rows, as fitting takes them."""
+    rng = np.random.default_rng(seed)
+
+    def with_gaps(matrix: Matrix, outcome: FloatArray) -> tuple[Matrix, FloatArray]:
+        return fit.with_gaps(matrix, outcome, features, rng=rng)
+
+    with TemporaryDirectory(prefix="matrix-", dir=scratch) as folder:
+        place = Path(folder)
+        train = Pair.of(cohort, split.train, features, place / "train", change=with_gaps)
+        yield train, Pair.of(cohort, split.validate, features, place / "tune")

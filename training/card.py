@@ -14,8 +14,8 @@ import numpy as np
 
 from models import metrics, plots
 from models.artifact import Artifact
+from models.cohort import NOBODY, Cohort
 from models.manifest import NOTICE
-from training.cohort import Cohort
 from training.evaluate import comparators
 
 THRESHOLDS = np.linspace(0.01, 0.6, 60)
@@ -79,7 +79,7 @@ def render(
         rows=rows,
         provenance=provenance,
         periods=provenance.periods,
-        cluster="patients" if any(p is not None for p in cohort.patient) else "sites",
+        cluster="patients" if (cohort.patient != NOBODY).any() else "sites",
         columns=fitted.mart.columns,
         plots={name: base64.b64encode(png).decode() for name, png in drawn.items()},
         number=_number,

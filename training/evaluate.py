@@ -13,8 +13,8 @@ from data.contract import Mart
 from data.errors import NotEnoughDataError
 from models import metrics
 from models.artifact import Artifact
+from models.cohort import Cohort
 from models.spec import ModelSpec
-from training.cohort import Cohort
 
 FloatArray = npt.NDArray[np.float64]
 AGE_BANDS = (18, 40, 65, 80)

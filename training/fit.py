@@ -14,9 +14,13 @@ from models.calibration import fit as fit_calibration
 from models.features import FeatureMap, Matrix
 from models.linear import Logistic
 from models.spec import Boosting
+from training.pair import Pair
 
 FloatArray = npt.NDArray[np.float64]
 FEWEST_EVENTS = 20
+BUDGET = 1 << 30
+"""Bytes of a matrix that is held in memory. XGBoost needs about as much again for its own copy."""
+MOST_LOGISTIC = 250_000
 WITHHELD_COPIES = 0.3
 """Share of the training rows that are repeated with inputs withheld."""
 Progress = Callable[[int], None]
@@ -36,7 +40,7 @@ class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]  # it ships 
 
 
 def with_gaps(
-    matrix: Matrix, outcome: FloatArray, features: FeatureMap, *, seed: int
+    matrix: Matrix, outcome: FloatArray, features: FeatureMap, *, rng: np.random.Generator
 ) -> tuple[Matrix, FloatArray]:
     """The rows, and copies of some of them from which inputs are withheld.
 
@@ -45,7 +49,6 @@ def with_gaps(
     The copies teach them what a gap means: half of them lose the whole history, and each other
     feature is withheld from a tenth.
     """
-    rng = np.random.default_rng(seed)
     rows = rng.choice(len(matrix), int(WITHHELD_COPIES * len(matrix)), replace=False)
     copies = matrix[rows]
     no_history = rng.random(len(rows)) < 0.5
@@ -57,11 +60,12 @@ def with_gaps(
 
 
 def boosted(
-    train: tuple[Matrix, FloatArray],
-    tune: tuple[Matrix, FloatArray],
+    train: Pair,
+    tune: Pair,
     *,
     settings: Boosting,
     seed: int,
+    budget: int = BUDGET,
     threads: int = 2,
     progress: Progress | None = None,
 ) -> tuple[xgb.Booster, Calibration]:
@@ -70,12 +74,13 @@ def boosted(
     Two parameters on thousands of rows leave the tuning rows fit for both. Raises
     NotEnoughDataError where either set has fewer than ``FEWEST_EVENTS`` of one outcome.
     """
-    for name, (_, outcome) in (("training", train), ("tuning", tune)):
-        fewest = int(min(outcome.sum(), len(outcome) - outcome.sum()))
+    for name, pair in (("training", train), ("tuning", tune)):
+        fewest = int(min(pair.outcome.sum(), len(pair) - pair.outcome.sum()))
         if fewest < FEWEST_EVENTS:
             raise NotEnoughDataError(
                 f"the {name} rows hold {fewest} of the rarer outcome; {FEWEST_EVENTS} are needed"
             )
+    learned = train.dmatrix(budget=budget)
     booster = xgb.train(
         {
             "objective": "binary:logistic",
@@ -89,25 +94,32 @@ def boosted(
             "seed": seed,
             "nthread": threads,
         },
-        xgb.DMatrix(*train),
+        learned,
         settings.rounds,
-        evals=[(xgb.DMatrix(*tune), "tune")],
+        evals=[(tune.dmatrix(budget=budget, like=learned), "tune")],
         early_stopping_rounds=settings.early_stopping_rounds,
         verbose_eval=False,
         callbacks=[_Report(progress)] if progress else None,
     )
     booster = booster[: booster.best_iteration + 1]
-    margin = booster.inplace_predict(tune[0], predict_type="margin").astype(np.float64)
-    return booster, fit_calibration(margin, tune[1])
+    return booster, fit_calibration(margins(booster, tune), tune.outcome)
 
 
-def logistic(matrix: Matrix, outcome: FloatArray, *, seed: int) -> Logistic:
+def margins(booster: xgb.Booster, pair: Pair) -> FloatArray:
+    """(rows,) the trees' log-odds, before any calibration."""
+    found = [booster.inplace_predict(matrix, predict_type="margin") for matrix, _ in pair.blocks()]
+    return np.concatenate([np.empty(0), *found])
+
+
+def logistic(train: Pair, *, seed: int) -> Logistic:
     """Penalised logistic regression on imputed, standardised columns.
 
-    scikit-learn's, by Newton's method: the rows far outnumber the columns.
+    scikit-learn's, by Newton's method: the rows far outnumber the columns. It learns from
+    ``MOST_LOGISTIC`` rows at most, drawn at random: a few hundred coefficients gain nothing from more.
     """
     from sklearn.linear_model import LogisticRegression
 
+    matrix, outcome = train.sample(MOST_LOGISTIC, seed=seed)
     missing = np.isnan(matrix)
     known = ~missing.all(axis=0)
     medians = np.zeros(matrix.shape[1])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,19 @@ from data.contract import Mart
 from data.errors import IntegrityError, UsageError
 from data.home import Home
 from data.period import Period
-from data.store import Origin, open_store
+from data.source import Origin
+from data.store import Slice, open_store
+from data.terminal import Stage
 from models import artifact, registry
 from models.artifact import Artifact
+from models.calibration import sigmoid
+from models.cohort import Cohort, columns, gathered
 from models.features import FeatureMap
 from models.manifest import Provenance
 from models.spec import ModelSpec
 from training import build, card, fit
-from training.build import Stage
-from training.cohort import Cohort, select
 from training.evaluate import BOOTSTRAP, evaluate, flat
+from training.pair import Pair
 from training.split import Split, by_time_and_patient, limits, periods
 
 
@@ -46,11 +51,13 @@ def train(
     train_to: str | None = None,
     validate_to: str | None = None,
     test_to: str | None = None,
+    as_of: datetime | None = None,
     seed: int = 0,
     stage: Stage = lambda name, done: None,  # noqa: ARG005 a listener that does not listen
 ) -> Trained:
     """Fit, calibrate, evaluate and register a version. It promotes nothing.
 
+    ``as_of``: learn only from what was known before that time.
     Raises NotEnoughDataError, UsageError or ContractError, each naming what is wrong; nothing is
     registered then.
     """
@@ -61,26 +68,41 @@ def train(
     features = FeatureMap.of(mart, spec.features)
     spec.hold(mart, features.inputs)
     stage("reading the mart", 0.0)
-    last = Period.between(None, test_to)
-    with open_store(home.marts) as store:
-        cohort = select(spec, mart, store.read(mart, last))
-        origins = store.origins(cohort.load_ids)
-    stretches = periods(cohort.time, ends)
-    split = by_time_and_patient(cohort.time, cohort.patient, stretches)
+    which = Slice(period=Period.between(None, test_to), as_of=as_of)
+    with _cohort(home, spec, mart, which) as (cohort, origins):
+        stretches = periods(cohort.time, ends)
+        split = by_time_and_patient(cohort.time, cohort.patient, stretches)
+        return _train(home, spec, mart, cohort, split, origins, as_of=as_of, seed=seed, stage=stage)
 
+
+def _train(
+    home: Home,
+    spec: ModelSpec,
+    mart: Mart,
+    cohort: Cohort,
+    split: Split,
+    origins: list[Origin],
+    *,
+    as_of: datetime | None,
+    seed: int,
+    stage: Stage,
+) -> Trained:
     fitted = build.build(
         spec,
         mart,
         cohort,
         split,
-        provenance=_provenance(cohort, split, origins, seed),
+        provenance=_provenance(cohort, split, origins, as_of, seed),
         seed=seed,
+        scratch=home.scratch,
         stage=stage,
     )
     test = cohort.take(split.test)
     stage("evaluating", 0.6)
     figures = evaluate(fitted, test, mart, seed=seed)
-    figures["ablations"] = _ablations(spec, mart, cohort, split, seed, stage)
+    figures["ablations"] = _ablations(
+        spec, mart, cohort, split, seed=seed, scratch=home.scratch, stage=stage
+    )
     stage("drawing", 0.85)
     with tempfile.TemporaryDirectory() as scratch:
         evidence = Path(scratch, "evidence")
@@ -104,7 +126,7 @@ def train(
                 **asdict(spec.boosting),
                 "seed": seed,
                 "trees": fitted.booster.num_boosted_rounds(),
-                **{f"{part}_period": str(stretch) for part, stretch in stretches.items()},
+                **{f"{part}_period": str(stretch) for part, stretch in split.periods.items()},
                 "data_fingerprint": fitted.manifest.provenance.fingerprint,
             },
             metrics=flat(figures),
@@ -126,15 +148,53 @@ def reevaluate(
     """
     if fitted.mart.columns != mart.select([column.name for column in fitted.mart.columns]):
         raise IntegrityError(f"{fitted.spec.name}: the contract of {mart.name} changed since training")
-    with open_store(home.marts) as store:
-        cohort = select(fitted.spec, mart, store.read(mart, period))
-    figures = evaluate(fitted, cohort, mart, bootstrap=bootstrap)
-    tuned_to = np.datetime64(fitted.manifest.provenance.periods["validate"][1])
-    return {**figures, "seen": int((cohort.time.astype("datetime64[D]") <= tuned_to).sum())}
+    with _cohort(home, fitted.spec, mart, Slice(period=period)) as (cohort, _):
+        figures = evaluate(fitted, cohort, mart, bootstrap=bootstrap)
+        tuned_to = np.datetime64(fitted.manifest.provenance.periods["validate"][1])
+        return {**figures, "seen": int((cohort.time.astype("datetime64[D]") <= tuned_to).sum())}
+
+
+@contextmanager
+def rebuilt(home: Home, fitted: Artifact, *, mart: Mart) -> Iterator[Cohort]:
+    """The cohort that a version was made from, as it was then, whatever was loaded since.
+
+    Raises IntegrityError where the mart no longer gives the same rows.
+    """
+    provenance = fitted.manifest.provenance
+    which = Slice(
+        period=Period.between(None, provenance.periods["test"][1]),
+        loads=provenance.load_ids,
+        as_of=provenance.as_of,
+    )
+    with _cohort(home, fitted.spec, mart, which) as (cohort, _):
+        if cohort.fingerprint != provenance.fingerprint:
+            raise IntegrityError(f"{fitted.spec.name}: the mart no longer gives the rows learned from")
+        yield cohort
+
+
+@contextmanager
+def _cohort(
+    home: Home, spec: ModelSpec, mart: Mart, which: Slice
+) -> Iterator[tuple[Cohort, list[Origin]]]:
+    """A cohort of the mart, and where its rows came from."""
+    with ExitStack() as until_used:
+        # The mart is let go before the fitting, which may take hours.
+        with open_store(home.marts, write=False) as store:
+            tables = store.batches(mart, which, columns=columns(spec, mart))
+            cohort = until_used.enter_context(gathered(spec, mart, tables, scratch=home.scratch))
+            origins = store.origins(cohort.load_ids)
+        yield cohort, origins
 
 
 def _ablations(
-    spec: ModelSpec, mart: Mart, cohort: Cohort, split: Split, seed: int, stage: Stage
+    spec: ModelSpec,
+    mart: Mart,
+    cohort: Cohort,
+    split: Split,
+    *,
+    seed: int,
+    scratch: Path,
+    stage: Stage,
 ) -> dict[str, Any]:
     """AUROC on the same test rows of the model fitted without some features."""
     from models.metrics import auroc
@@ -144,23 +204,20 @@ def _ablations(
         stage(f"ablation: {ablation.name}", 0.7 + 0.15 * index / len(spec.ablations))
         names = [name for name in spec.features if name not in ablation.without]
         kept = FeatureMap.of(mart, names)
-        matrix = kept.matrix(cohort.rows)
-        train, tune = build.pairs(matrix, cohort, split, kept, seed)
-        booster, _ = fit.boosted(train, tune, settings=spec.boosting, seed=seed)
-        logistic = fit.logistic(*train, seed=seed)
-        test, outcome = matrix[split.test], cohort.outcome[split.test]
-        found[ablation.name] = {
-            "auroc": auroc(outcome, booster.inplace_predict(test).astype(np.float64)),
-            "logistic_regression": auroc(outcome, logistic.risk(test)),
-        }
+        with build.pairs(cohort, split, kept, seed=seed, scratch=scratch) as (train, tune):
+            booster, _ = fit.boosted(train, tune, settings=spec.boosting, seed=seed)
+            logistic = fit.logistic(train, seed=seed)
+            test = Pair.of(cohort, split.test, kept, train.path.with_name("test"))
+            found[ablation.name] = {
+                "auroc": auroc(test.outcome, sigmoid(fit.margins(booster, test))),
+                "logistic_regression": auroc(test.outcome, logistic.risk(test.matrix)),
+            }
     return found
 
 
-def _provenance(cohort: Cohort, split: Split, origins: list[Origin], seed: int) -> Provenance:
-    digest = hashlib.sha256(cohort.outcome.tobytes())
-    for name in sorted(cohort.rows):
-        values = cohort.rows[name]
-        digest.update(repr(values.tolist()).encode() if values.dtype == object else values.tobytes())
+def _provenance(
+    cohort: Cohort, split: Split, origins: list[Origin], as_of: datetime | None, seed: int
+) -> Provenance:
     flow = [*cohort.flow, ("patient seen in an earlier part", split.seen_before)]
     return Provenance(
         # One source whose terms forbid care is enough.
@@ -171,6 +228,7 @@ def _provenance(cohort: Cohort, split: Split, origins: list[Origin], seed: int) 
         periods={part: stretch.days for part, stretch in split.periods.items()},
         rows={part: int(split[part].sum()) for part in split.periods},
         flow=tuple(flow),
-        fingerprint=digest.hexdigest(),
+        fingerprint=cohort.fingerprint,
+        as_of=as_of,
         seed=seed,
     )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from data.errors import NotEnoughDataError, UsageError
 from data.period import Period
+from models.cohort import NOBODY
 
 BoolArray = npt.NDArray[np.bool_]
 PARTS = ("train", "validate", "test")
@@ -66,25 +67,25 @@ def periods(times: npt.NDArray[np.datetime64], ends: Sequence[datetime]) -> dict
 
 def by_time_and_patient(
     times: npt.NDArray[np.datetime64],
-    patients: npt.NDArray[np.object_],
+    patients: npt.NDArray[np.int64],
     stretches: Mapping[str, Period],
 ) -> Split:
     """Split rows by time; a later row of a patient who stands in an earlier part is left out.
 
     A patient whose visits span the limits would let the trees be tested on whom they learned
-    from. Rows without a patient id (None) are strangers to each other. Raises NotEnoughDataError
-    naming a part that stays empty.
+    from. Rows of NOBODY are strangers to each other. Raises NotEnoughDataError naming a part that
+    stays empty.
     """
     masks: dict[str, BoolArray] = {}
-    earlier: set[object] = set()
+    earlier = np.empty(0, dtype=np.int64)
     left_out = 0
     for part in PARTS:
         stretch = stretches[part]
         mask = (times >= np.datetime64(stretch.start)) & (times < np.datetime64(stretch.end))
-        seen = mask & np.array([patient in earlier for patient in patients], dtype=bool)
+        seen = mask & np.isin(patients, earlier)
         left_out += int(seen.sum())
         masks[part] = mask & ~seen
-        earlier |= {patient for patient in patients[masks[part]] if patient is not None}
+        earlier = np.union1d(earlier, patients[masks[part] & (patients != NOBODY)])
         if not masks[part].any():
             raise NotEnoughDataError(f"no rows to {part} on: {stretch}")
     return Split(**masks, periods=dict(stretches), seen_before=left_out)

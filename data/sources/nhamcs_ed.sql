@@ -7,8 +7,16 @@
 -- applicable (-7): all are missing here. A hospital's code holds within one year only, so a site is
 -- a hospital-year. The date is withheld but for month and weekday: arrived_at is the first day of
 -- that month that falls on that weekday, good for windows of months and no finer.
+--
+-- The survey comes as Stata, SAS or Parquet: ARRTIME is text in some, a column of whole numbers with
+-- gaps is one of fractions, and Stata keeps seven digits of a weight. Not every year has every box.
 
-WITH complaint_class (low, high, complaint) AS (
+WITH survey AS (
+    SELECT * FROM source
+    UNION ALL BY NAME
+    SELECT CAST(NULL AS INTEGER) AS LEFTBTRI, CAST(NULL AS INTEGER) AS LEFTATRI WHERE false
+),
+complaint_class (low, high, complaint) AS (
     -- Reason-for-visit classes, with the survey's decimal digit, to our complaints.
     -- 8997, "none", is no complaint and stays missing.
     VALUES
@@ -114,11 +122,28 @@ complaint_code AS (
 ),
 visit AS (
     SELECT
-        *,
-        make_date(YEAR, VMONTH, 1) AS month,
+        * REPLACE (
+            CAST(YEAR AS INTEGER) AS YEAR,
+            CAST(HOSPCODE AS INTEGER) AS HOSPCODE,
+            CAST(PATCODE AS INTEGER) AS PATCODE,
+            CAST(CAST(PATWT AS FLOAT) AS DOUBLE) AS PATWT
+        ),
+        row_number() OVER () AS position,  -- joins do not keep the files' order
+        make_date(CAST(YEAR AS INTEGER), CAST(VMONTH AS INTEGER), 1) AS month,
         CASE WHEN VDAYR BETWEEN 1 AND 7 THEN VDAYR - 1 END AS weekday,  -- 0 is Sunday
-        CASE WHEN ARRTIME BETWEEN 0 AND 2359 AND ARRTIME % 100 < 60 THEN ARRTIME END AS clock
-    FROM source
+        CAST(ARRTIME AS INTEGER) AS arrived,
+        CASE WHEN arrived BETWEEN 0 AND 2359 AND arrived % 100 < 60 THEN arrived END AS clock
+    FROM survey
+),
+timed AS (
+    SELECT
+        *,
+        CAST(month AS TIMESTAMP)
+            + to_days(CAST(coalesce((weekday - dayofweek(month) + 7) % 7, 0) AS INTEGER))
+            + to_minutes(CAST(coalesce(clock // 100 * 60 + clock % 100, 0) AS INTEGER)) AS arrived_at,
+        -- minutes in the department; a visit of more than four days is a slip of the pen
+        CASE WHEN LOV BETWEEN 0 AND 5760 THEN arrived_at + to_minutes(CAST(LOV AS INTEGER)) END AS departed_at
+    FROM visit
 )
 SELECT
     format('{}-{}-{}', YEAR, HOSPCODE, PATCODE) AS visit_id,
@@ -126,9 +151,7 @@ SELECT
     format('{}-{}', YEAR, HOSPCODE) AS site,
     CAST(NULL AS VARCHAR) AS site_tier,
     PATWT AS weight,
-    CAST(month AS TIMESTAMP)
-        + to_days(CAST(coalesce((weekday - dayofweek(month) + 7) % 7, 0) AS INTEGER))
-        + to_minutes(CAST(coalesce(clock // 100 * 60 + clock % 100, 0) AS INTEGER)) AS arrived_at,
+    arrived_at,
     clock // 100 AS arrival_hour,
     CASE WHEN weekday = 0 THEN 7 ELSE weekday END AS arrival_weekday,
     CASE WHEN AGE >= 0 THEN AGE END AS age,
@@ -186,6 +209,10 @@ SELECT
         WHEN 7 THEN 'Other' END AS payer,
     CASE REGION WHEN 1 THEN 'Northeast' WHEN 2 THEN 'Midwest' WHEN 3 THEN 'South'
         WHEN 4 THEN 'West' END AS region,
+    departed_at,
+    -- days in hospital; not applicable (-7) is a visit that ended with the department
+    CASE WHEN LOS >= 0 THEN departed_at + to_days(CAST(LOS AS INTEGER))
+        WHEN LOS = -7 THEN departed_at END AS stay_ended_at,
     -- Several boxes may be ticked. What ends the visit for the model's cohort comes first.
     CASE WHEN DOA = 1 THEN 'dead_on_arrival'
         WHEN LEFTBTRI = 1 THEN 'left_before_triage'
@@ -199,9 +226,10 @@ SELECT
     -- not applicable (-7) is a no; unknown and blank stay missing
     CASE WHEN ADMIT = 1 THEN true WHEN ADMIT > 1 OR ADMIT = -7 THEN false END AS critical_care,
     CASE WHEN DIEDED = 1 OR HDSTAT = 2 THEN true WHEN HDSTAT IN (1, -7) THEN false END AS died
-FROM visit
+FROM timed
 LEFT JOIN complaint_code AS reason1 ON reason1.code = RFV1
 LEFT JOIN complaint_code AS reason2 ON reason2.code = RFV2
 LEFT JOIN complaint_code AS reason3 ON reason3.code = RFV3
 LEFT JOIN complaint_code AS reason4 ON reason4.code = RFV4
 LEFT JOIN complaint_code AS reason5 ON reason5.code = RFV5
+ORDER BY position

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import marts
-from data.contract import Category, Checked, Column, Text, check, sample
+from data.contract import Category, Checked, Column, Mart, Text, check, check_mart, sample
 from data.errors import ContractError
 from data.marts.ed_visit import MART
 
@@ -102,17 +102,17 @@ def test_a_sample_fits_its_contract_and_both_doors_read_it_alike(name, n, seed):
     mart = marts.load(name)
     table = sample(mart, n, seed)
 
-    arrow = check(mart.columns, table, key=mart.key)
+    arrow = check(mart.columns, table)
 
     assert len(arrow) == n
     assert arrow.reasons == {}
-    same(arrow, check(mart.columns, as_json(table), key=mart.key))
+    same(arrow, check(mart.columns, as_json(table)))
 
 
 @settings(max_examples=150, deadline=None)
 @given(table=tables())
 def test_whatever_a_file_holds_both_doors_judge_it_alike(table):
-    same(check(COLUMNS, table, key="site"), check(COLUMNS, as_json(table), key="site"))
+    same(check(COLUMNS, table), check(COLUMNS, as_json(table)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,7 +142,14 @@ def test_a_sample_stays_within_a_range_finer_than_a_tenth():
     narrow = column("fio2", "number", low=0.21, high=0.24)
     key = column("id", "text", required=True)
     mart = type(MART)(
-        name="narrow", row=LABEL, columns=(key, narrow), key="id", patient="id", site="id", time="id"
+        name="narrow",
+        row=LABEL,
+        columns=(key, narrow),
+        key=("id",),
+        encounter="id",
+        patient="id",
+        site="id",
+        time="id",
     )
     assert check(mart.columns, sample(mart, 200, 1)).reasons == {}
 
@@ -220,16 +227,23 @@ def test_an_unreadable_required_field_is_a_mistake_and_not_missing():
     assert check([TEXT], [{"site": 3}]).reasons == {"site: not a text": 1}
 
 
-def test_the_later_of_two_rows_with_one_key_is_refused():
-    table = pa.table({"site": ["a", "b", "a", "a"]})
-    checked = check([TEXT], table, key="site")
-    assert checked.kept.tolist() == [True, True, False, False]
-    assert checked.reasons == {"site: duplicate": 2}
-
-
-def test_rows_without_a_key_are_no_duplicates_of_each_other():
-    loose = column("patient_id", "text")
-    assert len(check([loose], [{}, {"patient_id": None}], key="patient_id")) == 2
+def test_a_row_without_a_time_needs_its_place_in_the_order():
+    order = column("number", "integer", low=1, high=9)
+    mart = Mart(
+        name="own", row=LABEL, columns=(TEXT, TIME, order), key=("site",), encounter="site",
+        patient="site", site="site", time="arrived_at", order="number",
+    )  # fmt: skip
+    when = datetime(2021, 5, 1)  # noqa: DTZ001
+    table = pa.table(
+        {
+            "site": ["a", "b", "c"],
+            "arrived_at": pa.array([when, None, None], pa.timestamp("us")),
+            "number": [None, 1.0, None],
+        }
+    )
+    checked = check_mart(mart, table)
+    assert checked.kept.tolist() == [True, True, False]
+    assert checked.reasons == {"arrived_at: required, or number": 1}
 
 
 @pytest.mark.parametrize(
@@ -359,7 +373,7 @@ def test_finer_times_lose_what_is_under_a_microsecond():
 
 @pytest.mark.parametrize("rows", [[], MART.arrow_schema.empty_table()], ids=["json", "arrow"])
 def test_no_rows_are_no_error(rows):
-    checked = check(MART.columns, rows, key=MART.key)
+    checked = check(MART.columns, rows)
     assert len(checked) == 0
     assert all(len(values) == 0 for values in checked.rows.values())
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data import source
-from data.contract import check
+from data.contract import check_mart
 from data.marts.ed_visit import HISTORY, MART
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +60,7 @@ ORDINARY = {
     "REGION": 1, "AGE": 50, "SEX": 1, "ETHUN": 2, "RACEUN": 1, "RESIDNCE": 1, "ARREMS": 2,
     "AMBTRANSFER": -7, "PAYTYPER": 1, "TEMPF": 986, "PULSE": 80, "RESPR": 16, "BPSYS": 120, "BPDIAS": 80,
     "POPCT": 98, "IMMEDR": 3, "PAINSCALE": 2, "SEEN72": 2, "EPISODE": 1, "RFV1": 10500, "RFV2": -9,
-    "RFV3": -9, "RFV4": -9, "RFV5": -9, "ADMIT": -7, "HDSTAT": -7,
+    "RFV3": -9, "RFV4": -9, "RFV5": -9, "ADMIT": -7, "HDSTAT": -7, "LOV": 90, "LOS": -7,
     **dict.fromkeys(CHRONIC, 0), **dict.fromkeys(BOXES, 0),
 }  # fmt: skip
 
@@ -126,7 +126,7 @@ def test_the_table_walks_every_column_and_every_condition(mapped):
 
 
 def test_the_contract_keeps_all_but_the_visit_without_an_age(mapped):
-    checked = check(MART.columns, mapped, key=MART.key)
+    checked = check_mart(MART, mapped)
     assert checked.reasons == {"age: required": 1}
 
 
@@ -137,11 +137,37 @@ def test_the_query_states_that_it_is_not_for_care():
     assert "National Center for Health Statistics" in nhamcs.attribution
 
 
+def test_the_query_takes_text_fractions_and_a_year_without_some_boxes(tmp_path):
+    """As Stata ships it: ARRTIME is text, a column with gaps is fractions, 2019 has no LEFTBTRI."""
+    visit = {
+        name: float(value) for name, value in ORDINARY.items() if name not in ("LEFTBTRI", "LEFTATRI")
+    }
+    pq.write_table(pa.Table.from_pylist([visit | {"ARRTIME": "0152"}]), tmp_path / "ed2019.parquet")
+    (row,) = source.read(source.load("nhamcs_ed"), [tmp_path / "ed2019.parquet"]).to_pylist()
+
+    assert (row["visit_id"], row["site"]) == ("2019-1-1", "2019-1")
+    assert (row["arrived_at"], row["disposition"]) == (
+        datetime.fromisoformat("2019-06-03T01:52"),
+        "discharged",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the survey's files are not on this machine")
+def test_a_year_as_the_agency_ships_it_gives_the_same_rows():
+    nhamcs = source.load("nhamcs_ed")
+    ours = source.read(nhamcs, [REAL / "ed2019.parquet"])
+    shipped = source.read(nhamcs, [REAL / "original" / "ED2019-stata.zip"])
+
+    assert ours.num_rows == 19_481
+    assert shipped.cast(ours.schema).equals(ours)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="the survey's files are not on this machine")
 def test_the_real_visits_are_all_read_and_few_refused():
     table = source.read(source.load("nhamcs_ed"), source.find(str(REAL / "ed*.parquet")))
-    checked = check(MART.columns, table, key=MART.key)
+    checked = check_mart(MART, table)
 
     assert table.num_rows == 128_076  # ../shared/data/README.md
     refused = {position for refusal in checked.refused for position in refusal.positions.tolist()}

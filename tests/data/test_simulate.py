@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
-from data.contract import check
+from data.contract import check_mart
 from data.errors import UsageError
 from data.marts.ed_visit import HISTORY, MART, VITALS
 from data.simulate import DRIFTS, simulate
@@ -62,7 +62,7 @@ def test_any_number_of_visits_fits_the_contract(n):
     table = simulate(visits=n, seed=n)
     assert table.num_rows == n
     assert table.schema == MART.arrow_schema
-    assert not check(MART.columns, table, key=MART.key).refused
+    assert not check_mart(MART, table).refused
 
 
 def test_the_months_are_inclusive_and_the_rows_in_order_of_arrival():
@@ -172,12 +172,12 @@ def test_rows_before_the_drift_are_the_same_and_later_ones_are_not(kind):
 
 @pytest.mark.parametrize("kind", sorted(set(DRIFTS) - {"fahrenheit"}))
 def test_a_drift_of_patients_or_practice_breaks_no_rule(kind):
-    assert not check(MART.columns, simulate(visits=5_000, seed=2, drift=kind), key=MART.key).refused
+    assert not check_mart(MART, simulate(visits=5_000, seed=2, drift=kind)).refused
 
 
 def test_fahrenheit_breaks_the_contract_at_one_site_only():
     table = simulate(visits=8_000, seed=2, drift="fahrenheit", drift_from="2021-01")
-    (refusal,) = check(MART.columns, table, key=MART.key).refused
+    (refusal,) = check_mart(MART, table).refused
     broken = table.take(refusal.positions)
     assert refusal.column == "temperature"
     assert set(broken["site"].to_pylist()) == {"county-02"}
@@ -207,7 +207,7 @@ def test_a_winter_surge_is_fever_cough_low_saturation_and_age():
 def test_admission_practice_changes_outcomes_and_no_input():
     plain = simulate(visits=12_000, seed=3)
     changed = simulate(visits=12_000, seed=3, drift="admission_practice")
-    inputs = [column.name for column in MART.columns if column.role != "outcome"]
+    inputs = [column.name for column in MART.columns if column.available != "after"]
     late = plain["arrived_at"].to_numpy() >= np.datetime64(TURN)
     assert changed.select(inputs).equals(plain.select(inputs))
     rates = [adults(table.to_pandas()[late])[1].mean() for table in (plain, changed)]

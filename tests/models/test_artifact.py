@@ -120,7 +120,7 @@ def test_a_format_that_is_not_known_is_refused(copy):
     manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
     manifest["format"] = manifest_file.FORMAT + 1
     (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    with pytest.raises(IntegrityError, match="has format 2; this version reads 1"):
+    with pytest.raises(IntegrityError, match="has format 3; this version reads 2"):
         artifact.load(copy)
 
 

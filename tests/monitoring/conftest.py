@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -20,9 +21,10 @@ from models.calibration import sigmoid
 from models.catalog.ed_admission import SPEC
 from models.features import FeatureMap, show_cell
 from models.linear import Logistic
-from models.manifest import Manifest, Provenance
+from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build
 from training import fit
+from training.pair import Pair
 
 INPUTS = ("age", "sex", "ambulance", "temperature", "heart_rate", "pain")
 SITES = ("north", "south")
@@ -56,13 +58,16 @@ def loaded():
     spec = replace(SPEC, features=INPUTS, boosting=replace(SPEC.boosting, max_depth=2, rounds=60))
     features = FeatureMap.of(MART, INPUTS)
     train, tune = Visits(6000, 1), Visits(4000, 2)
-    pairs = [(features.matrix(part.rows), part.outcome) for part in (train, tune)]
+    pairs = [
+        Pair(matrix=features.matrix(part.rows), outcome=part.outcome, path=Path("nowhere"))
+        for part in (train, tune)
+    ]
     booster, calibration = fit.boosted(*pairs, settings=spec.boosting, seed=0, threads=1)
     mart = MART.only(INPUTS)
-    margin = booster.inplace_predict(pairs[1][0], predict_type="margin").astype(np.float64)
+    margin = fit.margins(booster, pairs[1])
     return Artifact(
         manifest=Manifest(
-            format=1, model=spec.name, provenance=Provenance(use="demonstration"), libraries={}
+            format=FORMAT, model=spec.name, provenance=Provenance(use="demonstration"), libraries={}
         ),
         spec=spec,
         mart=mart,

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,15 @@ from models.catalog import load
 from models.features import FeatureMap
 from models.spec import Boosting
 from training import fit
+from training.pair import Pair
 
 SPEC = load("ed_admission")
 FEATURES = FeatureMap.of(MART, SPEC.features)
 QUICK = Boosting(rounds=80, learning_rate=0.2)
+
+
+def pair(matrix, outcome):
+    return Pair(matrix=matrix, outcome=outcome, path=Path("nowhere"))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +31,7 @@ def visits():
     known = ~np.isnan(outcome) & (rows["age"] >= 18)
     matrix = FEATURES.matrix({name: values[known] for name, values in rows.items()})
     half = len(matrix) // 2
-    return (matrix[:half], outcome[known][:half]), (matrix[half:], outcome[known][half:])
+    return pair(matrix[:half], outcome[known][:half]), pair(matrix[half:], outcome[known][half:])
 
 
 def withhold(matrix, names):
@@ -40,7 +47,7 @@ def test_copies_lose_the_history_whole_and_features_whole():
     matrix = FEATURES.matrix(rows)
     outcome = np.zeros(400)
 
-    filled, outcomes = fit.with_gaps(matrix, outcome, FEATURES, seed=0)
+    filled, outcomes = fit.with_gaps(matrix, outcome, FEATURES, rng=np.random.default_rng(0))
 
     assert len(filled) == len(outcomes) == 400 + int(0.3 * 400)
     assert np.array_equal(filled[:400], matrix, equal_nan=True)
@@ -53,14 +60,16 @@ def test_a_withheld_history_does_not_read_as_disease(visits):
     """Trees that never saw a gap inflate the risk several times over; see decision 4."""
     train, test = visits
     names = {column.name for column in HISTORY}
-    gaps = withhold(test[0], names)
+    gaps = withhold(test.matrix, names)
 
     def oe(rows):
         booster, line = fit.boosted(rows, test, settings=QUICK, seed=0)
         margin = booster.inplace_predict(gaps, predict_type="margin").astype(float)
-        return test[1].sum() / sigmoid(line.log_odds(margin)).sum()
+        return test.outcome.sum() / sigmoid(line.log_odds(margin)).sum()
 
-    assert 0.85 < oe(fit.with_gaps(*train, FEATURES, seed=0)) < 1.15
+    rng = np.random.default_rng(0)
+    copied = pair(*fit.with_gaps(train.matrix, train.outcome, FEATURES, rng=rng))
+    assert 0.85 < oe(copied) < 1.15
 
 
 def test_the_same_seed_gives_the_same_trees(visits):
@@ -76,15 +85,16 @@ def test_the_same_seed_gives_the_same_trees(visits):
 def test_shuffled_outcomes_teach_nothing(visits):
     from sklearn.metrics import roc_auc_score
 
-    (matrix, outcome), (unseen, truth) = visits
+    learn, test = visits
+    matrix, outcome = learn.matrix, learn.outcome
     third = len(matrix) // 3
 
     def by_chance(seed):
         # Early stopping looks at outcomes too: the tuning rows are shuffled with the others.
         shuffled = np.random.default_rng(seed).permutation(outcome)
-        train, tune = (matrix[third:], shuffled[third:]), (matrix[:third], shuffled[:third])
+        train, tune = pair(matrix[third:], shuffled[third:]), pair(matrix[:third], shuffled[:third])
         booster, _ = fit.boosted(train, tune, settings=QUICK, seed=seed)
-        return roc_auc_score(truth, booster.inplace_predict(unseen))
+        return roc_auc_score(test.outcome, booster.inplace_predict(test.matrix))
 
     assert np.mean([by_chance(seed) for seed in range(8)]) == pytest.approx(0.5, abs=0.07)
 
@@ -94,37 +104,39 @@ def test_calibration_makes_the_tuning_rows_agree(visits):
 
     booster, line = fit.boosted(train, tune, settings=QUICK, seed=0)
 
-    margin = booster.inplace_predict(tune[0], predict_type="margin").astype(float)
-    assert sigmoid(line.log_odds(margin)).mean() == pytest.approx(tune[1].mean(), abs=1e-6)
+    margin = fit.margins(booster, tune)
+    assert sigmoid(line.log_odds(margin)).mean() == pytest.approx(tune.outcome.mean(), abs=1e-6)
 
 
 def test_the_regression_as_plain_numbers_is_scikit_learns(visits):
     from sklearn.metrics import roc_auc_score
 
     train, test = visits
-    regression = fit.logistic(*train, seed=0)
+    regression = fit.logistic(train, seed=0)
 
-    risk = regression.risk(test[0])
+    risk = regression.risk(test.matrix)
 
-    assert roc_auc_score(test[1], risk) > 0.75
-    assert risk.mean() == pytest.approx(test[1].mean(), abs=0.03)
+    assert roc_auc_score(test.outcome, risk) > 0.75
+    assert risk.mean() == pytest.approx(test.outcome.mean(), abs=0.03)
 
 
 def test_a_feature_that_is_missing_everywhere_or_constant_does_no_harm(visits):
-    (matrix, outcome), tune = visits
-    odd = matrix.copy()
+    train, tune = visits
+    outcome = train.outcome
+    odd = train.matrix.copy()
     odd[:, 0] = np.nan
     odd[:, 1] = 1
 
-    assert np.isfinite(fit.logistic(odd, outcome, seed=0).risk(odd)).all()
-    booster, _ = fit.boosted((odd, outcome), tune, settings=QUICK, seed=0)
+    assert np.isfinite(fit.logistic(pair(odd, outcome), seed=0).risk(odd)).all()
+    booster, _ = fit.boosted(pair(odd, outcome), tune, settings=QUICK, seed=0)
     assert booster.num_boosted_rounds() > 0
 
 
 def test_one_class_or_few_events_are_said(visits):
-    (matrix, outcome), tune = visits
+    train, tune = visits
+    healthy = pair(train.matrix, np.zeros_like(train.outcome))
 
     with pytest.raises(NotEnoughDataError, match="the training rows hold 0 of the rarer outcome"):
-        fit.boosted((matrix, np.zeros_like(outcome)), tune, settings=QUICK, seed=0)
+        fit.boosted(healthy, tune, settings=QUICK, seed=0)
     with pytest.raises(NotEnoughDataError, match="the tuning rows hold"):
-        fit.boosted((matrix, outcome), (tune[0][:30], tune[1][:30]), settings=QUICK, seed=0)
+        fit.boosted(train, pair(tune.matrix[:30], tune.outcome[:30]), settings=QUICK, seed=0)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from data.errors import NotEnoughDataError, UsageError
+from models.cohort import NOBODY
 from training.split import by_time_and_patient, limits, periods
 
 
@@ -9,8 +10,8 @@ def days(*texts):
     return np.array(texts, dtype="datetime64[us]")
 
 
-def names(*values):
-    return np.array(values, dtype=object)
+def numbers(*values):
+    return np.array(values, dtype=np.int64)
 
 
 def test_limits_are_inclusive_months():
@@ -44,13 +45,13 @@ def test_limits_that_make_no_sense_are_refused(given, says):
 
 def test_no_patient_stands_on_two_sides():
     times = days("2018-01-01", "2019-01-01", "2020-01-01", "2020-02-01", "2021-01-01", "2021-02-01")
-    patients = names("a", "b", "a", "c", "c", "d")
+    patients = numbers(1, 2, 1, 3, 3, 4)
     stretches = periods(times, limits("2019-12", "2020-12", "2021-12"))
 
     split = by_time_and_patient(times, patients, stretches)
 
     assert split.train.tolist() == [True, True, False, False, False, False]
-    assert split.validate.tolist() == [False, False, False, True, False, False]  # a is known by then
+    assert split.validate.tolist() == [False, False, False, True, False, False]  # 1 is known by then
     assert split.test.tolist() == [False, False, False, False, False, True]
     assert split.seen_before == 2
 
@@ -59,7 +60,7 @@ def test_rows_without_a_patient_are_strangers():
     times = days("2018-01-01", "2020-01-01", "2021-01-01")
     stretches = periods(times, limits("2019-12", "2020-12", "2021-12"))
 
-    split = by_time_and_patient(times, names(None, None, None), stretches)
+    split = by_time_and_patient(times, numbers(NOBODY, NOBODY, NOBODY), stretches)
 
     assert split.seen_before == 0
     assert split.test.sum() == 1
@@ -70,4 +71,4 @@ def test_an_empty_part_is_named():
     stretches = periods(times, limits("2019-12", "2020-12", "2021-12"))
 
     with pytest.raises(NotEnoughDataError, match="no rows to validate on: 2020-01-01 to 2020-12-31"):
-        by_time_and_patient(times, names("a", "b"), stretches)
+        by_time_and_patient(times, numbers(1, 2), stretches)

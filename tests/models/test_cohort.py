@@ -4,7 +4,7 @@ import pyarrow as pa
 from data.contract import sample
 from data.marts.ed_visit import MART
 from models.catalog import load
-from training.cohort import select
+from models.cohort import select
 
 SPEC = load("ed_admission")
 

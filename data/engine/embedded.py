@@ -1,0 +1,121 @@
+"""DuckDB: marts in one file, the embedded default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import ibis
+import pyarrow as pa
+
+from data.engine import BATCH, Function, whole
+from data.errors import CaremodelsError, ContractError, NotEnoughDataError, UsageError
+
+MEMORY = "1GiB"
+"""What DuckDB may hold; past it, it spills to a folder beside the database."""
+
+
+class Embedded:
+    """An open DuckDB database."""
+
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+        self._staged: set[str] = set()
+
+    def tables(self) -> list[str]:
+        names: list[str] = self._db.list_tables()
+        return [name for name in names if name not in self._staged]
+
+    def table(self, name: str) -> Any:
+        return self._db.table(name)
+
+    @contextmanager
+    def transaction(self, name: str) -> Iterator[None]:
+        del name  # nothing outlives a transaction that failed
+        self._db.raw_sql("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._db.raw_sql("ROLLBACK")
+            raise
+        else:
+            self._db.raw_sql("COMMIT")
+        finally:
+            for staged in self._staged:
+                self._db.raw_sql(f'DROP TABLE IF EXISTS "{staged}"')
+            self._staged.clear()
+
+    def stage(self, name: str, schema: pa.Schema) -> None:
+        self._db.create_table(name, schema=ibis.Schema.from_pyarrow(schema), temp=True)
+        self._staged.add(name)
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        if name not in self._staged:
+            self._make(name, ibis.Schema.from_pyarrow(rows.schema))
+        if rows.num_rows:
+            names = ", ".join(f'"{column}"' for column in rows.column_names)
+            connection = self._db.con
+            connection.register("_arriving", rows)
+            connection.execute(f'INSERT INTO "{name}" ({names}) SELECT {names} FROM _arriving')  # noqa: S608 our own names
+            connection.unregister("_arriving")
+
+    def insert(self, name: str, rows: Any) -> None:
+        self._make(name, rows.schema())
+        names = ", ".join(f'"{column}"' for column in rows.columns)
+        self._db.raw_sql(f'INSERT INTO "{name}" ({names}) {ibis.to_sql(rows, dialect="duckdb")}')
+
+    def rows(self, sql: str) -> Iterator[pa.Table]:
+        # A result ends when its connection runs something else, so each has a cursor of its own;
+        # inside a transaction only the connection itself sees what was written.
+        connection = self._db.con if self._staged else self._db.con.cursor()
+        try:
+            yield from whole(connection.execute(sql).to_arrow_reader(BATCH))
+        except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+            raise ContractError(f"the query does not fit: {str(error).splitlines()[0]}") from None
+        except duckdb.Error as error:  # its message may quote a cell
+            raise CaremodelsError(f"the query failed in DuckDB ({type(error).__name__})") from None
+
+    def batches(self, rows: Any) -> Iterator[pa.Table]:
+        return self.rows(ibis.to_sql(rows, dialect="duckdb"))
+
+    def mapped(self, rows: Any, function: Function, schema: pa.Schema) -> Iterator[pa.Table]:
+        for batch in self.batches(rows):
+            yield function(batch).cast(schema)
+
+    def close(self) -> None:
+        self._db.disconnect()
+
+    def _make(self, name: str, schema: Any) -> None:
+        if name not in self._db.list_tables():
+            self._db.create_table(name, schema=schema)
+
+
+def connect(url: str, *, write: bool) -> Embedded:
+    """The database in the file that ``url`` names, made when it is not there."""
+    place = url.partition("://")[2]
+    if not place:
+        raise UsageError("duckdb://FILE: the file is missing")
+    path = Path(place)
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.is_file():
+        raise NotEnoughDataError(
+            f"there are no marts at {path}: load one (caremodels mart load) "
+            "or simulate it (caremodels mart simulate)"
+        )
+    try:
+        connection = ibis.duckdb.connect(
+            path,
+            read_only=not write,
+            autoinstall_known_extensions=False,
+            memory_limit=MEMORY,
+            preserve_insertion_order=False,
+        )
+    except duckdb.Error as error:
+        busy = "could not set lock" in str(error).lower()
+        why = "another process has it open" if busy else "it is no DuckDB database"
+        raise CaremodelsError(f"the marts at {path} cannot be opened: {why}") from None
+    return Embedded(connection)
