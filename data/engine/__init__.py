@@ -69,7 +69,13 @@ def open_engine(url: str, *, write: bool = True) -> Iterator[Engine]:
     Raises UsageError for another scheme or where the engine's extra is not installed, and
     CaremodelsError where the database cannot be reached.
     """
-    scheme = urlsplit(url).scheme if "://" in url else ""
+    try:
+        place = urlsplit(url)
+        scheme = place.scheme if "://" in url and (place.port or True) else ""
+    except ValueError:  # its message repeats what stands in the port's place: a password, perhaps
+        raise UsageError(
+            "the database's URL cannot be read: special characters in a password are percent-encoded"
+        ) from None
     if scheme not in SCHEMES:
         known = "duckdb://FILE, postgresql://HOST/DATABASE, spark://HOST:PORT/FOLDER"
         raise UsageError(f"no engine for {scheme or 'that'}://; known: {known}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from data.engine import BATCH, Function, whole
 from data.errors import CaremodelsError, ContractError, NotEnoughDataError, UsageError
 
-MEMORY = "1GiB"
+MEMORY = "512MiB"
 """What DuckDB may hold; past it, it spills to a folder beside the database."""
 
 
@@ -38,11 +38,13 @@ class Embedded:
         self._db.raw_sql("BEGIN")
         try:
             yield
-        except BaseException:
-            self._db.raw_sql("ROLLBACK")
-            raise
-        else:
             self._db.raw_sql("COMMIT")
+        except BaseException as error:
+            with suppress(duckdb.Error):  # a COMMIT that failed has rolled back itself
+                self._db.raw_sql("ROLLBACK")
+            if isinstance(error, duckdb.Error):
+                raise _unwritten(error) from None
+            raise
         finally:
             for staged in self._staged:
                 self._db.raw_sql(f'DROP TABLE IF EXISTS "{staged}"')
@@ -93,6 +95,13 @@ class Embedded:
             self._db.create_table(name, schema=schema)
 
 
+def _unwritten(error: duckdb.Error) -> CaremodelsError:
+    """DuckDB tells of a full disk in words only; anything else it says may quote a cell."""
+    full = any(words in str(error) for words in ("Could not write", "No space left", "max_temp_directory"))
+    why = "the disk is full" if full else type(error).__name__
+    return CaremodelsError(f"the marts cannot be written: {why}")
+
+
 def connect(url: str, *, write: bool) -> Embedded:
     """The database in the file that ``url`` names, made when it is not there."""
     place = url.partition("://")[2]
@@ -115,7 +124,11 @@ def connect(url: str, *, write: bool) -> Embedded:
             preserve_insertion_order=False,
         )
     except duckdb.Error as error:
-        busy = "could not set lock" in str(error).lower()
-        why = "another process has it open" if busy else "it is no DuckDB database"
+        said = str(error).lower()
+        why = "it is no DuckDB database"
+        if "could not set lock" in said:
+            why = "another process has it open"
+        elif "different configuration" in said:
+            why = "this command has it open already"
         raise CaremodelsError(f"the marts at {path} cannot be opened: {why}") from None
     return Embedded(connection)

@@ -48,6 +48,8 @@ class Postgres:
             with self._db.con.transaction():
                 self._execute(f"SELECT pg_advisory_xact_lock({_LOADING})")
                 yield
+        except psycopg.Error as error:
+            raise _told(error) from None
         finally:
             self._staged.clear()
 

@@ -21,6 +21,7 @@ from data.engine import BATCH, Function
 from data.errors import CaremodelsError, ContractError, UnavailableError, UsageError
 
 try:
+    from py4j.protocol import Py4JError
     from pyspark.errors import AnalysisException, ParseException, PySparkException
     from pyspark.sql import SparkSession
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
@@ -73,11 +74,13 @@ class Spark:
         self._work = f"{LOADING}/{name}"
         self._files.remove(self._work)
         try:
-            yield
-            written = [table for table in self._files.children(self._work) if table not in self._staged]
-            for table in sorted(written, key=lambda table: table == "loads"):  # the loads come last
-                self._files.remove(f"{table}/{name}")
-                self._files.move(f"{self._work}/{table}", f"{table}/{name}")
+            with _told():
+                yield
+                children = self._files.children(self._work)
+                written = [table for table in children if table not in self._staged]
+                for table in sorted(written, key=lambda table: table == "loads"):  # the loads come last
+                    self._files.remove(f"{table}/{name}")
+                    self._files.move(f"{self._work}/{table}", f"{table}/{name}")
         finally:
             self._files.remove(self._work)
             self._work = None
@@ -170,7 +173,7 @@ def _told() -> Iterator[None]:
         yield
     except (AnalysisException, ParseException) as error:
         raise ContractError(f"the query does not fit: {str(error).splitlines()[0]}") from None
-    except PySparkException as error:
+    except (PySparkException, Py4JError) as error:
         raise CaremodelsError(f"the query failed in Spark ({type(error).__name__})") from None
 
 
