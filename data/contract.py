@@ -217,6 +217,17 @@ def check(columns: Sequence[Column], rows: pa.Table | Sequence[Mapping[str, obje
     return _judged(columns, parsed, unknown, len(rows))
 
 
+def complete(mart: Mart, table: pa.Table) -> pa.Table:
+    """The table with every optional column of the mart: what a source does not have is missing.
+
+    A name that was misspelt does not slip through: :func:`check_mart` refuses what it does not know.
+    """
+    for column in mart.columns:
+        if column.name not in table.column_names and not column.required:
+            table = table.append_column(column.name, pa.nulls(len(table), ARROW_TYPES[column.kind]))
+    return table
+
+
 def check_mart(mart: Mart, table: pa.Table) -> Checked:
     """:func:`check`, and that each row has its place in time or in the mart's order.
 

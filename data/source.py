@@ -30,7 +30,7 @@ from data.files import COLUMN, Ready, listed, ready
 Use = Literal["care", "demonstration"]
 SOURCES = Path(__file__).parent / "sources"
 BATCH = 65_536
-MEMORY = "1GiB"
+MEMORY = "512MiB"
 """What a query may hold; beyond it DuckDB moves to disk."""
 
 

@@ -18,7 +18,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 
-from data.contract import Checked, Column, Mart, Refusal, check_mart
+from data.contract import Checked, Column, Mart, Refusal, check_mart, complete
 from data.engine import Engine, Function, collect, open_engine
 from data.errors import NotEnoughDataError, UsageError
 from data.period import Period
@@ -109,7 +109,8 @@ class Store:
         with self.engine.transaction(f"{mart.name}-{origin.load_id}"):
             self.engine.stage(arriving, _stored(mart).append(pa.field("row", pa.int64())))
             self.engine.append(refused, REFUSED.empty_table())
-            for table in tables:
+            for given in tables:
+                table = complete(mart, given)
                 checked = check_mart(mart, table)
                 rows = _pseudonymised(mart, table, key)
                 numbers = pa.array(np.arange(read, read + len(rows)))
@@ -130,7 +131,7 @@ class Store:
                 reasons[f"{', '.join(mart.key)}: {row['rule']}"] += row["n"]
                 kept -= row["n"]
             good = self.engine.table(arriving).anti_join(repeated, "row")
-            self.engine.insert(mart.name, good.select(*_stored(mart).names))
+            self.engine.insert(mart.name, good.select(*_stored(mart).names), asked_by=mart.time)
             report = LoadReport(
                 load_id=origin.load_id,
                 mart=mart.name,
@@ -159,10 +160,16 @@ class Store:
         return self.engine.batches(self.rows(mart, which, columns=columns))
 
     def mapped(
-        self, mart: Mart, which: Slice, function: Function, schema: pa.Schema
+        self,
+        mart: Mart,
+        which: Slice,
+        function: Function,
+        schema: pa.Schema,
+        *,
+        columns: Sequence[str] | None = None,
     ) -> Iterator[pa.Table]:
         """``function`` of each batch of a slice, run where the rows are; in the mart's order."""
-        return self.engine.mapped(self.rows(mart, which), function, schema)
+        return self.engine.mapped(self.rows(mart, which, columns=columns), function, schema)
 
     def rows(self, mart: Mart, which: Slice, *, columns: Sequence[str] | None = None) -> Any:
         """A slice as an Ibis expression."""

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from data import marts, source
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -65,3 +67,25 @@ def test_the_tour_runs_as_it_stands(tmp_path):
     assert '"joined":1' in printed
     assert "verdict: insufficient" in printed
     assert (tmp_path / "var/card/card.html").is_file()
+
+
+@pytest.mark.slow
+def test_rows_of_ones_own_are_brought_in_as_it_says(tmp_path):
+    example = re.search(r"```bash\n(cat > export.csv.*?)```", README, flags=re.DOTALL)[1]
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", example],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "read: 3\nkept: 2\nrefused: 1" in done.stdout
+    assert "temperature: outside 25 to 45 Cel: 1" in done.stdout
+    assert (tmp_path / "own" / "marts.duckdb").is_file()
+
+
+def test_every_known_source_and_mart_is_named():
+    for name in (*source.known(), *marts.names()):
+        assert name in README

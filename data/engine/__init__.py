@@ -50,8 +50,11 @@ class Engine(Protocol):
     def append(self, name: str, rows: pa.Table) -> None:
         """Rows into a staged table, or into a kept one, which is made when it is not there."""
 
-    def insert(self, name: str, rows: Any) -> None:
-        """The rows of an Ibis expression into a kept table, made when it is not there."""
+    def insert(self, name: str, rows: Any, *, asked_by: str | None = None) -> None:
+        """The rows of an Ibis expression into a kept table, made when it is not there.
+
+        ``asked_by``: a column by which ranges are asked for, where the engine would rather know.
+        """
 
     def batches(self, rows: Any) -> Iterator[pa.Table]:
         """The rows of an Ibis expression, in its order, a batch at a time; at least one batch."""
@@ -71,11 +74,12 @@ def open_engine(url: str, *, write: bool = True) -> Iterator[Engine]:
     """
     try:
         place = urlsplit(url)
-        scheme = place.scheme if "://" in url and (place.port or True) else ""
+        _ = place.port  # which is read no sooner than asked for
     except ValueError:  # its message repeats what stands in the port's place: a password, perhaps
         raise UsageError(
             "the database's URL cannot be read: special characters in a password are percent-encoded"
         ) from None
+    scheme = place.scheme if "://" in url else ""
     if scheme not in SCHEMES:
         known = "duckdb://FILE, postgresql://HOST/DATABASE, spark://HOST:PORT/FOLDER"
         raise UsageError(f"no engine for {scheme or 'that'}://; known: {known}")

@@ -64,7 +64,8 @@ class Embedded:
             connection.execute(f'INSERT INTO "{name}" ({names}) SELECT {names} FROM _arriving')  # noqa: S608 our own names
             connection.unregister("_arriving")
 
-    def insert(self, name: str, rows: Any) -> None:
+    def insert(self, name: str, rows: Any, *, asked_by: str | None = None) -> None:
+        del asked_by  # DuckDB keeps the least and largest value of every stretch of rows
         self._make(name, rows.schema())
         names = ", ".join(f'"{column}"' for column in rows.columns)
         self._db.raw_sql(f'INSERT INTO "{name}" ({names}) {ibis.to_sql(rows, dialect="duckdb")}')
@@ -97,7 +98,9 @@ class Embedded:
 
 def _unwritten(error: duckdb.Error) -> CaremodelsError:
     """DuckDB tells of a full disk in words only; anything else it says may quote a cell."""
-    full = any(words in str(error) for words in ("Could not write", "No space left", "max_temp_directory"))
+    full = any(
+        words in str(error) for words in ("Could not write", "No space left", "max_temp_directory")
+    )
     why = "the disk is full" if full else type(error).__name__
     return CaremodelsError(f"the marts cannot be written: {why}")
 

@@ -71,10 +71,13 @@ class Postgres:
                 csv.write_csv(batch, text, csv.WriteOptions(include_header=False))
                 copy.write(text.getvalue())
 
-    def insert(self, name: str, rows: Any) -> None:
+    def insert(self, name: str, rows: Any, *, asked_by: str | None = None) -> None:
         self._make(name, rows.schema().to_pyarrow())
         names = ", ".join(f'"{column}"' for column in rows.columns)
         self._execute(f'INSERT INTO "{name}" ({names}) {ibis.to_sql(rows, dialect="postgres")}')
+        if asked_by is not None:
+            index = f"{name}_{asked_by}"
+            self._execute(f'CREATE INDEX IF NOT EXISTS "{index}" ON "{name}" ("{asked_by}")')
 
     def rows(self, sql: str) -> Iterator[pa.Table]:
         query = sql.strip().removesuffix(";")

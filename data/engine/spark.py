@@ -21,7 +21,8 @@ from data.engine import BATCH, Function
 from data.errors import CaremodelsError, ContractError, UnavailableError, UsageError
 
 try:
-    from py4j.protocol import Py4JError
+    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from pyspark import StorageLevel
     from pyspark.errors import AnalysisException, ParseException, PySparkException
     from pyspark.sql import SparkSession
     from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
@@ -93,7 +94,8 @@ class Spark:
     def append(self, name: str, rows: pa.Table) -> None:
         self._write(name, self._spark.createDataFrame(rows))
 
-    def insert(self, name: str, rows: Any) -> None:
+    def insert(self, name: str, rows: Any, *, asked_by: str | None = None) -> None:
+        del asked_by  # Parquet keeps the least and largest value of every stretch of rows
         self._write(name, self._spark.sql(self._sql(rows)))
 
     def rows(self, sql: str) -> Iterator[pa.Table]:
@@ -109,8 +111,14 @@ class Spark:
                 yield from function(pa.Table.from_batches([batch])).cast(schema).to_batches()
 
         with _told():
-            frame = self._spark.sql(self._sql(rows))
-            yield from self._fetched(frame.mapInArrow(work, from_arrow_schema(schema)))
+            frame = self._spark.sql(self._sql(rows)).mapInArrow(work, from_arrow_schema(schema))
+            # Fetching walks the partitions one by one: the work is done before, by all workers at once.
+            done = frame.persist(StorageLevel.DISK_ONLY)
+            try:
+                done.count()
+                yield from self._fetched(done)
+            finally:
+                done.unpersist()
 
     def close(self) -> None:
         if self._own:
@@ -125,7 +133,7 @@ class Spark:
     def _fetched(self, frame: Any) -> Iterator[pa.Table]:
         """The rows as Arrow, a partition at a time: the driver never holds them all."""
         some = False
-        for row in frame.mapInArrow(_packed, "ipc binary").toLocalIterator():
+        for row in frame.mapInArrow(_packed, "ipc binary").toLocalIterator(prefetchPartitions=True):
             some = True
             yield _nullable(pa.ipc.open_stream(row.ipc).read_all())
         if not some:
