@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data.errors import ContractError, FieldError
-from data.parse import MISSING, Parsed, as_typed, parse_arrow, parse_json
+from data.parse import MISSING, Parsed, as_typed, nul, parse_arrow, parse_json
 
 Role = Literal["id", "input", "audit", "outcome"]
 Available = Literal["arrival", "triage", "hourly", "discharge", "history", "after"]
@@ -265,6 +265,9 @@ def _broken(
     if column.kind in ("number", "integer") and column.low is not None and column.high is not None:
         with np.errstate(invalid="ignore"):
             found.append((column.range_rule, (values < column.low) | (values > column.high)))
+    if column.kind == "text":
+        # PostgreSQL cannot hold it, and no text of a person's has it.
+        found.append(("holds a NUL character", nul(values)))
     if column.kind == "integer":
         found.append(("not a whole number", np.isfinite(values) & (values != np.rint(values))))
     if column.required:

@@ -69,6 +69,14 @@ MISSING: dict[str, Callable[[npt.NDArray[Any]], Mask]] = {
 """Kind of column -> the mask of its missing cells."""
 
 
+def nul(texts: Any) -> Mask:
+    """True where a text holds the character NUL."""
+    if isinstance(texts, pa.ChunkedArray):
+        found = pc.fill_null(pc.match_substring(texts, "\0"), fill_value=False)
+        return np.asarray(found.to_numpy(), dtype=bool)
+    return np.array([text is not None and "\0" in text for text in texts], dtype=bool)
+
+
 def _arrow_column(column: Column, array: pa.ChunkedArray) -> tuple[Any, Mask | None]:
     kind = array.type
     if pa.types.is_null(kind):

@@ -7,6 +7,8 @@ inherits them:
 ``-- member: *diabetic_data.csv`` which files of a zip are meant
 ``-- cells: text`` CSV and PSV as they stand: numbers and dates are the query's to read
 ``-- tables: person, death`` a view for each file of that name, instead of ``source``
+
+Each row has the name of its file, without folder and suffix, as ``source_file``.
 """
 
 from __future__ import annotations
@@ -191,9 +193,12 @@ _SUFFIX = r"[.](parquet|csv|psv)([.]gz)?$"
 
 def _rows(connection: Any, source: Source) -> Iterator[pa.Table]:
     with _translating(source):
+        statements = connection.extract_statements(source.sql)
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise ContractError(f"source {source.name}: the query gives no rows: write one SELECT")
         result = connection.sql(source.sql)
-        if result is None:
-            raise ContractError(f"source {source.name}: the query gives no rows: end it with a SELECT")
+        if COLUMN in result.columns:  # "SELECT *" means what the file holds
+            result = result.select(duckdb.StarExpression(exclude=[COLUMN]))
         reader = result.to_arrow_reader(BATCH)
     empty = True
     while True:

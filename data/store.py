@@ -101,12 +101,13 @@ class Store:
         row that the mart already holds the one that it holds. ``key`` is the one for keyed hashes;
         ``heard`` is told how many rows were read so far.
         """
-        if (done := self._loaded(mart, origin.load_id)) is not None:
-            return done
         arriving, refused = f"{mart.name}_arriving", f"{mart.name}_refused"
         read = kept = 0
         reasons: Counter[str] = Counter()
         with self.engine.transaction(f"{mart.name}-{origin.load_id}"):
+            # Asked inside, where another process that loads the same has finished.
+            if (done := self._loaded(mart, origin.load_id)) is not None:
+                return done
             self.engine.stage(arriving, _stored(mart).append(pa.field("row", pa.int64())))
             self.engine.append(refused, REFUSED.empty_table())
             for given in tables:

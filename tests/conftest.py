@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -90,21 +90,29 @@ def postgres_url(postgres_server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory) -> Iterator[str]:
-    """PostgreSQL from the system's package, on a free port, in a folder of the tests."""
+def postgres_server() -> Iterator[str]:
+    """PostgreSQL from the system's package, on a free port."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path("/usr/bin")]
     if not (programs[-1] / "initdb").exists() or not find_spec("psycopg"):
         _absent("postgresql", "no PostgreSQL server or no psycopg here")
-    folder = tmp_path_factory.mktemp("postgres")
-    user = _unprivileged(folder)
+    # Not in pytest's own folder, which is closed to others: PostgreSQL refuses to run as root.
+    with tempfile.TemporaryDirectory(prefix="caremodels-postgres-") as place:
+        yield from _postgres(programs[-1], Path(place))
+
+
+def _postgres(programs: Path, folder: Path) -> Iterator[str]:
+    user = None
+    if os.geteuid() == 0:
+        user = "postgres"
+        shutil.chown(folder, user)
     port = _free_port()
     data = str(folder / "data")
-    initdb = [programs[-1] / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--locale=en_US.UTF-8"]
+    initdb = [programs / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--locale=en_US.UTF-8"]
     if subprocess.run(initdb, capture_output=True, user=user, cwd=folder, check=False).returncode:
         initdb[-1] = "--locale=C.UTF-8"
         subprocess.run(initdb, capture_output=True, user=user, cwd=folder, check=True)
     options = ["-c", f"port={port}", "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-    server = [programs[-1] / "postgres", "-D", data, "-k", str(folder), *options]
+    server = [programs / "postgres", "-D", data, "-k", str(folder), *options]
     with _running(server, folder / "log", port, user=user, cwd=folder):
         yield f"postgresql://tester@127.0.0.1:{port}"
 
@@ -118,6 +126,8 @@ def spark_master(tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("spark")
     port, worker_port = _free_port(), _free_port()
     os.environ["PYSPARK_PYTHON"] = sys.executable
+    # The tests' own session leaves a core to the commands that they start.
+    os.environ["PYSPARK_SUBMIT_ARGS"] = "--conf spark.cores.max=1 pyspark-shell"
     started = [home / "bin" / "spark-class"]
     here = ["--host", "127.0.0.1", "--webui-port", "0"]
     master = [*started, "org.apache.spark.deploy.master.Master", *here, "--port", str(port)]
@@ -142,18 +152,6 @@ def _absent(engine: str, why: str) -> None:
     if engine in REQUIRED:
         pytest.fail(f"CAREMODELS_TEST_ENGINES names {engine}: {why}")
     pytest.skip(why)
-
-
-def _unprivileged(folder: Path) -> str | None:
-    """PostgreSQL refuses to run as root: then somebody else runs it, in a folder of theirs."""
-    if os.geteuid() != 0:
-        return None
-    user = pwd.getpwnam("postgres")
-    os.chown(folder, user.pw_uid, user.pw_gid)
-    for parent in folder.parents:
-        if parent.owner() == "root" and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    return "postgres"
 
 
 def _free_port() -> int:

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,6 +39,9 @@ SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH),
 }
+WRITTEN = 4 * BATCH
+"""Rows that the driver gathers before it hands them to the workers."""
+LOG4J = Path(__file__).with_name("log4j2.properties")
 LOADING = "_loading"
 """Folder of work that is not finished; Spark's own readers pass over names that begin so."""
 
@@ -51,6 +55,7 @@ class Spark:
         self._db = ibis.pyspark.connect(session)
         self._files = _Files(session, folder)
         self._staged: set[str] = set()
+        self._waiting: dict[str, list[pa.Table]] = {}
         self._work: str | None = None
 
     def tables(self) -> list[str]:
@@ -63,6 +68,7 @@ class Spark:
 
     def table(self, name: str) -> Any:
         if name in self._staged:
+            self._flush(name)
             paths = [self._files.path(self._work, name)]
         else:
             committed = set(self._files.children("loads")) & set(self._files.children(name))
@@ -77,6 +83,8 @@ class Spark:
         try:
             with _told():
                 yield
+                for table in list(self._waiting):
+                    self._flush(table)
                 children = self._files.children(self._work)
                 written = [table for table in children if table not in self._staged]
                 for table in sorted(written, key=lambda table: table == "loads"):  # the loads come last
@@ -86,13 +94,18 @@ class Spark:
             self._files.remove(self._work)
             self._work = None
             self._staged.clear()
+            self._waiting.clear()
 
     def stage(self, name: str, schema: pa.Schema) -> None:
         self._staged.add(name)
         self.append(name, schema.empty_table())
 
     def append(self, name: str, rows: pa.Table) -> None:
-        self._write(name, self._spark.createDataFrame(rows))
+        # Each write is a job of a second or more: many small batches go together.
+        waiting = self._waiting.setdefault(name, [])
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= WRITTEN:
+            self._flush(name)
 
     def insert(self, name: str, rows: Any, *, asked_by: str | None = None) -> None:
         del asked_by  # Parquet keeps the least and largest value of every stretch of rows
@@ -126,6 +139,10 @@ class Spark:
 
     def _sql(self, rows: Any) -> str:
         return str(ibis.to_sql(rows, dialect="pyspark"))
+
+    def _flush(self, name: str) -> None:
+        if waiting := self._waiting.pop(name, None):
+            self._write(name, self._spark.createDataFrame(pa.concat_tables(waiting)))
 
     def _write(self, name: str, frame: Any) -> None:
         frame.write.mode("append").parquet(self._files.path(self._work, name))
@@ -218,7 +235,7 @@ def session(master: str) -> SparkSession:
     _reach(place.hostname or "", place.port or 0)
     # The workers run the same interpreter as the driver, with the same packages.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    settings = dict(SETTINGS)
+    settings = {**SETTINGS, "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={LOG4J}"}
     if place.hostname in ("127.0.0.1", "localhost"):
         settings |= {"spark.driver.host": place.hostname, "spark.driver.bindAddress": "127.0.0.1"}
     builder = SparkSession.builder.master(master).appName("caremodels")

@@ -200,7 +200,7 @@ MART = Mart(
         _count("laboratory_tests", "Laboratory tests", "检验项目数", high=10_000),
         _count("procedures", "Procedures other than laboratory tests", "操作项目数", high=1_000),
         _count("medications", "Different medications", "用药种数", high=1_000),
-        _count("diagnoses", "Diagnoses", "诊断数", high=100),
+        _count("diagnoses", "Diagnoses", "诊断数", high=1_000),
         *(
             _count(name, en, zh, high=1_000, available="history")
             for name, en, zh in (

@@ -52,7 +52,17 @@ def mistakes(column: Column) -> list[object]:
         case "category":
             return [None, "", "no such category", "医院"]
         case "text":
-            return [None, "", "a,b", 'say "hi"', "two\nlines", "tab\there", "médecin 医院 🚑", "\\N", "NULL"]
+            return [
+                None,
+                "",
+                "a,b",
+                'say "hi"',
+                "two\nlines",
+                "tab\there",
+                "médecin 医院 🚑",
+                "\\N",
+                "NULL",
+            ]
         case "time":
             return [None, datetime(1, 1, 1), datetime(9998, 12, 31, 23, 59, 59, 999999)]  # noqa: DTZ001
 
