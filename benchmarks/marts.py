@@ -14,8 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -61,7 +65,9 @@ def rows_per_second() -> dict[str, float]:
     batches = [table.slice(start, 65_536) for start in range(0, CHECKED, 65_536)]
     ours = min(_timed(lambda: [check(MART.columns, batch) for batch in batches]) for _ in range(3))
     with duckdb.connect(config={"threads": 1}) as connection:
-        connection.execute("CREATE TABLE visits AS SELECT * FROM table")
+        connection.execute("SET enable_progress_bar = false")
+        connection.register("simulated", table)
+        connection.execute("CREATE TABLE visits AS SELECT * FROM simulated")
         counts = ", ".join(f"count(*) FILTER ({rule})" for c in MART.columns for rule in _rules(c))
         query = f"SELECT {counts} FROM visits"  # noqa: S608 our own columns
         theirs = min(_timed(lambda: connection.execute(query).fetchall()) for _ in range(3))
@@ -71,10 +77,16 @@ def rows_per_second() -> dict[str, float]:
     }
 
 
-def _timed(work: object) -> float:
+def _timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    work()  # type: ignore[operator]
+    work()
     return time.perf_counter() - began
+
+
+def _apart(work: Callable[..., Any], *arguments: object) -> Any:
+    """Do it in another process: a child's peak of memory begins with what its parent held."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 def _rules(column: Column) -> list[str]:
@@ -108,7 +120,7 @@ def train(home: Path) -> None:
 def measure(place: Path, rows: int, releases: Path) -> dict[str, object]:
     """Load, check and score ``rows`` visits in a home of their own."""
     shutil.rmtree(place, ignore_errors=True)
-    simulate(place / "visits", rows)
+    _apart(simulate, place / "visits", rows)
     home = place / "home"
     shutil.copytree(releases, home / "releases", symlinks=True)
     query = place / "all.sql"
@@ -135,7 +147,7 @@ def main() -> None:
     home = Home.from_env()
     scratch = home.path / "bench-marts"
     shutil.rmtree(scratch, ignore_errors=True)
-    found: dict[str, object] = dict(rows_per_second())
+    found: dict[str, object] = _apart(rows_per_second)
     print(json.dumps(found), flush=True)
     train(scratch / "model")
     sizes = []

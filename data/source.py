@@ -165,6 +165,7 @@ def batches(source: Source, files: list[Path]) -> Iterator[pa.Table]:
             "temp_directory": str(scratch / "duckdb"),
         }
         with duckdb.connect(config=settings) as connection:
+            connection.execute("SET enable_progress_bar = false")
             for view in source.tables or ("source",):
                 _view(connection, view, found.of(view) if source.tables else found, source)
             yield from _rows(connection, source)

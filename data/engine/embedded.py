@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 import ibis
 import pyarrow as pa
+from pyarrow import parquet
 
 from data.engine import BATCH, Function, whole
 from data.errors import CaremodelsError, ContractError, NotEnoughDataError, UsageError
@@ -21,42 +25,55 @@ MEMORY = "512MiB"
 class Embedded:
     """An open DuckDB database."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, path: Path) -> None:
         self._db = connection
-        self._staged: set[str] = set()
+        self._path = path
+        self._staged: dict[str, parquet.ParquetWriter] = {}
+        self._scratch = Path()
 
     def tables(self) -> list[str]:
         names: list[str] = self._db.list_tables()
         return [name for name in names if name not in self._staged]
 
     def table(self, name: str) -> Any:
+        if name in self._staged:
+            self._staged[name].close()
+            return self._db.read_parquet(self._scratch / name, table_name=name)
         return self._db.table(name)
 
     @contextmanager
     def transaction(self, name: str) -> Iterator[None]:
-        del name  # nothing outlives a transaction that failed
-        self._db.raw_sql("BEGIN")
-        try:
-            yield
-            self._db.raw_sql("COMMIT")
-        except BaseException as error:
-            with suppress(duckdb.Error):  # a COMMIT that failed has rolled back itself
-                self._db.raw_sql("ROLLBACK")
-            if isinstance(error, duckdb.Error):
-                raise _unwritten(error) from None
-            raise
-        finally:
-            for staged in self._staged:
-                self._db.raw_sql(f'DROP TABLE IF EXISTS "{staged}"')
-            self._staged.clear()
+        del name  # what a killed load left behind has one name for all
+        folder, prefix = self._path.parent, f"{self._path.name}.loading-"
+        for old in folder.glob(f"{escape(prefix)}*"):  # nobody else writes: the file is locked
+            rmtree(old)
+        with TemporaryDirectory(prefix=prefix, dir=folder) as scratch:
+            self._scratch = Path(scratch)
+            self._db.raw_sql("BEGIN")
+            try:
+                yield
+                self._db.raw_sql("COMMIT")
+            except BaseException as error:
+                with suppress(duckdb.Error):  # a COMMIT that failed has rolled back itself
+                    self._db.raw_sql("ROLLBACK")
+                if isinstance(error, duckdb.Error):
+                    raise _unwritten(error) from None
+                raise
+            finally:
+                for staged, writer in self._staged.items():
+                    writer.close()
+                    self._db.raw_sql(f'DROP VIEW IF EXISTS "{staged}"')
+                self._staged.clear()
 
     def stage(self, name: str, schema: pa.Schema) -> None:
-        self._db.create_table(name, schema=ibis.Schema.from_pyarrow(schema), temp=True)
-        self._staged.add(name)
+        # A file, because DuckDB holds in memory what a transaction put into a table of its own.
+        self._staged[name] = parquet.ParquetWriter(self._scratch / name, schema, compression="lz4")
 
     def append(self, name: str, rows: pa.Table) -> None:
-        if name not in self._staged:
-            self._make(name, ibis.Schema.from_pyarrow(rows.schema))
+        if name in self._staged:
+            self._staged[name].write_table(rows)
+            return
+        self._make(name, ibis.Schema.from_pyarrow(rows.schema))
         if rows.num_rows:
             names = ", ".join(f'"{column}"' for column in rows.column_names)
             connection = self._db.con
@@ -134,4 +151,5 @@ def connect(url: str, *, write: bool) -> Embedded:
         elif "different configuration" in said:
             why = "this command has it open already"
         raise CaremodelsError(f"the marts at {path} cannot be opened: {why}") from None
-    return Embedded(connection)
+    connection.con.execute("SET enable_progress_bar = false")
+    return Embedded(connection, path)
