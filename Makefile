@@ -24,6 +24,7 @@ check: .venv/stamp
 
 bench: .venv/stamp
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/marts.py
 
 # The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.
 bento: .venv/stamp
@@ -43,7 +44,7 @@ bento: .venv/stamp
 	touch $@
 
 # After a change of dependencies. No registry's name goes into a lock.
-LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+LOCK := uv pip compile --python-version 3.11 --generate-hashes --no-header
 lock:
 	$(LOCK) pyproject.toml --extra dev --extra postgres --output-file requirements.lock
 	echo "pyspark>=4.1,<5" | $(LOCK) - --constraint requirements.lock --output-file requirements-spark.lock

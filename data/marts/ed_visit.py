@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from data.contract import Available, Category, Column, Kind, Mart, Role, Text
+from data.contract import Available, Column, Kind, Mart, Role, Text
 from data.marts.complaint import COMPLAINTS
-
-
-def _categories(*rows: tuple[str, str, str]) -> tuple[Category, ...]:
-    return tuple(Category(id=name, label=Text(en, zh)) for name, en, zh in rows)
+from data.marts.shared import SEXES, TIERS, categories
 
 
 def _vital(name: str, label: Text, *, unit: str, loinc: str, low: float, high: float) -> Column:
@@ -98,7 +95,7 @@ REASONS = tuple(
     for n in range(1, 6)
 )
 
-DISPOSITION = _categories(
+DISPOSITION = categories(
     ("discharged", "Discharged", "离院"),
     ("admitted", "Admitted", "收治入院"),
     ("observation", "Kept for observation, then admitted", "留观后入院"),
@@ -151,11 +148,7 @@ MART = Mart(
             role="id",
             available="arrival",
             label=Text("Tier of the site", "机构级别"),
-            categories=_categories(
-                ("tertiary", "Tertiary hospital", "三级医院"),
-                ("county", "County hospital", "县级医院"),
-                ("grassroots", "Grassroots clinic", "基层医疗机构"),
-            ),
+            categories=TIERS,
         ),
         Column(
             name="weight",
@@ -213,7 +206,7 @@ MART = Mart(
             role="input",
             available="arrival",
             label=Text("Sex", "性别"),
-            categories=_categories(("female", "Female", "女"), ("male", "Male", "男")),
+            categories=SEXES,
         ),
         _plain("ambulance", Text("Arrived by ambulance", "救护车送达"), known="arrival"),
         _plain(

@@ -6,7 +6,8 @@ else. What a model carries forward is the model's choice, not the mart's.
 
 from typing import Any
 
-from data.contract import Category, Column, Kind, Mart, Role, Text
+from data.contract import Column, Kind, Mart, Role, Text
+from data.marts.shared import SEXES, TIERS, categories
 
 
 def _column(
@@ -88,11 +89,7 @@ MART = Mart(
             "机构级别",
             kind="category",
             role="id",
-            categories=(
-                Category(id="tertiary", label=Text("Tertiary hospital", "三级医院")),
-                Category(id="county", label=Text("County hospital", "县级医院")),
-                Category(id="grassroots", label=Text("Grassroots clinic", "基层医疗机构")),
-            ),
+            categories=TIERS,
         ),
         _column("charted_at", "End of the hour, local time", "记录时间（当地）", kind="time", role="id"),
         # An input as well: how long a patient has been there tells much of what comes next.
@@ -113,10 +110,7 @@ MART = Mart(
             "性别",
             kind="category",
             available="arrival",
-            categories=(
-                Category(id="female", label=Text("Female", "女")),
-                Category(id="male", label=Text("Male", "男")),
-            ),
+            categories=SEXES,
         ),
         _column(
             "icu_unit",
@@ -124,10 +118,7 @@ MART = Mart(
             "重症监护病房类型",
             kind="category",
             available="arrival",
-            categories=(
-                Category(id="medical", label=Text("Medical", "内科")),
-                Category(id="surgical", label=Text("Surgical", "外科")),
-            ),
+            categories=categories(("medical", "Medical", "内科"), ("surgical", "Surgical", "外科")),
         ),
         # Admissions are often known by their day alone: some seem to follow the hour by up to a day.
         _column(

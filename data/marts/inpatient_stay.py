@@ -6,8 +6,9 @@ there because the open data on readmission are of people with diabetes; elsewher
 
 from typing import Any
 
-from data.contract import Category, Column, Kind, Mart, Role, Text
+from data.contract import Column, Kind, Mart, Role, Text
 from data.marts.diagnosis import DIAGNOSES
+from data.marts.shared import SEXES, TIERS, categories
 
 
 def _column(
@@ -19,15 +20,11 @@ def _column(
     )
 
 
-def _among(*rows: tuple[str, str, str]) -> tuple[Category, ...]:
-    return tuple(Category(id=name, label=Text(en, zh)) for name, en, zh in rows)
-
-
 def _count(name: str, en: str, zh: str, *, high: float, **more: Any) -> Column:
     return _column(name, en, zh, kind="integer", unit="{count}", low=0, high=high, **more)
 
 
-DOSE = _among(
+DOSE = categories(
     ("no", "Not given", "未使用"),
     ("steady", "Dose unchanged", "剂量不变"),
     ("up", "Dose raised", "剂量增加"),
@@ -50,14 +47,14 @@ DRUGS = tuple(
     )
 )
 
-ADMISSION_TYPE = _among(
+ADMISSION_TYPE = categories(
     ("emergency", "Emergency", "急诊"),
     ("urgent", "Urgent", "紧急"),
     ("elective", "Elective", "择期"),
     ("newborn", "Newborn", "新生儿"),
     ("trauma", "Trauma centre", "创伤中心"),
 )
-ADMISSION_SOURCE = _among(
+ADMISSION_SOURCE = categories(
     ("emergency_room", "Emergency department", "急诊科"),
     ("referral", "Referred by a physician, clinic or insurer", "医生、门诊或保险机构转介"),
     ("other_hospital", "Another hospital", "其他医院"),
@@ -68,7 +65,7 @@ ADMISSION_SOURCE = _among(
     ("birth", "Birth", "出生"),
     ("court", "Court or police", "司法机关"),
 )
-DISPOSITION = _among(
+DISPOSITION = categories(
     ("home", "Home", "回家"),
     ("home_care", "Home with health care", "居家护理"),
     ("skilled_nursing", "Skilled nursing facility", "专业护理机构"),
@@ -84,7 +81,7 @@ DISPOSITION = _among(
     ("hospice", "Hospice, at home or in a facility", "临终关怀"),
     ("died", "Died", "死亡"),
 )
-SPECIALTY = _among(
+SPECIALTY = categories(
     ("internal_medicine", "Internal medicine", "内科"),
     ("family_practice", "Family or general practice", "全科"),
     ("emergency", "Emergency and trauma", "急诊与创伤"),
@@ -135,11 +132,7 @@ MART = Mart(
             "Tier of the site",
             "机构级别",
             role="id",
-            categories=_among(
-                ("tertiary", "Tertiary hospital", "三级医院"),
-                ("county", "County hospital", "县级医院"),
-                ("grassroots", "Grassroots clinic", "基层医疗机构"),
-            ),
+            categories=TIERS,
         ),
         _column("admitted_at", "Admission, local time", "入院时间（当地）", kind="time", role="id"),
         _column(
@@ -176,7 +169,7 @@ MART = Mart(
             "Sex",
             "性别",
             available="arrival",
-            categories=_among(("female", "Female", "女"), ("male", "Male", "男")),
+            categories=SEXES,
         ),
         _column(
             "admission_type",
@@ -217,7 +210,7 @@ MART = Mart(
             "hba1c",
             "HbA1c in this stay",
             "本次住院糖化血红蛋白",
-            categories=_among(
+            categories=categories(
                 ("normal", "Below 7 %", "低于7%"),
                 ("above_7", "7 to 8 %", "7%至8%"),
                 ("above_8", "Above 8 %", "高于8%"),
@@ -227,7 +220,7 @@ MART = Mart(
             "glucose",
             "Highest serum glucose in this stay",
             "本次住院最高血糖",
-            categories=_among(
+            categories=categories(
                 ("normal", "Normal", "正常"),
                 ("above_200", "Above 200 mg/dL", "高于200 mg/dL"),
                 ("above_300", "Above 300 mg/dL", "高于300 mg/dL"),
