@@ -95,7 +95,8 @@ class Embedded:
             yield from whole(connection.execute(sql).to_arrow_reader(BATCH))
         except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
             raise ContractError(f"the query does not fit: {str(error).splitlines()[0]}") from None
-        except duckdb.Error as error:  # its message may quote a cell
+        # In mid-stream Arrow wraps DuckDB's error. Either message may quote a cell.
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise CaremodelsError(f"the query failed in DuckDB ({type(error).__name__})") from None
 
     def batches(self, rows: Any) -> Iterator[pa.Table]:

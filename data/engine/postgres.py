@@ -23,6 +23,9 @@ except ModuleNotFoundError:
 BLOCK = 16 << 20
 """Bytes of text that become one batch."""
 
+PLAIN = ("DateStyle = 'ISO'", "extra_float_digits = 1", "TimeZone = 'UTC'", "client_encoding = 'UTF8'")
+"""How values are written, whatever the server's own habits: exactly, and so that Arrow reads them."""
+
 _LOADING = 0x6361_7265
 """The advisory lock under which loads wait for each other."""
 
@@ -90,6 +93,8 @@ class Postgres:
                     yield from _tables(copy, schema)
         except psycopg.Error as error:
             raise _told(error) from None
+        except pa.ArrowException:  # its message quotes the cell, as a time before or after all calendars
+            raise CaremodelsError("a row of the query holds what no column of Arrow can") from None
 
     def batches(self, rows: Any) -> Iterator[pa.Table]:
         return self.rows(ibis.to_sql(rows, dialect="postgres"))
@@ -124,8 +129,8 @@ def connect(url: str, *, write: bool) -> Postgres:
     except psycopg.Error:  # its message may hold the password
         where = f"{place.hostname}:{place.port or 5432}{place.path}"
         raise UnavailableError(f"the database postgresql://{where} cannot be reached") from None
-    if not write:
-        connection.con.execute("SET default_transaction_read_only = on")
+    for setting in (*PLAIN, *([] if write else ["default_transaction_read_only = on"])):
+        connection.con.execute(f"SET {setting}")
     return Postgres(connection)
 
 

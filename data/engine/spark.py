@@ -22,7 +22,7 @@ from data.engine import BATCH, Function
 from data.errors import CaremodelsError, ContractError, UnavailableError, UsageError
 
 try:
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JError
     from pyspark import StorageLevel
     from pyspark.errors import AnalysisException, ParseException, PySparkException
     from pyspark.sql import SparkSession

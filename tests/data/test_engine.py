@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data import marts
 from data.contract import Column, Mart, check, sample
 from data.engine import open_engine
-from data.errors import ContractError, UsageError
+from data.errors import CaremodelsError, ContractError, UsageError
 from data.period import Period
 from data.source import Origin
 from data.store import Slice, Store, open_store
@@ -173,3 +173,35 @@ def test_a_query_of_the_users_own_runs_as_it_stands(marts_url):
         for wrong in ("SELEC 1", "SELECT age FROM nowhere"):
             with pytest.raises(ContractError, match="the query does not fit"):
                 list(engine.rows(wrong))
+
+
+def test_a_query_that_fails_on_the_way_says_so_and_quotes_no_cell(marts_url):
+    numbers = {
+        "duckdb": "range(100000) AS t(id)",
+        "postgresql": "generate_series(0, 99999) AS t(id)",
+        "spark": "range(100000)",
+    }[marts_url.partition(":")[0]]
+    failing = "SELECT CAST(CASE WHEN id < 99999 THEN '1' ELSE 'canary' END AS INT) AS n FROM "
+    with (
+        open_engine(marts_url) as engine,
+        pytest.raises(CaremodelsError, match="the query failed in") as caught,
+    ):
+        list(engine.rows(failing + numbers))
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.slow
+def test_a_server_with_habits_of_its_own_gives_the_same_rows(postgres_url):
+    mart = marts.load("ed_visit")
+    table = sample(mart, 50, seed=3)
+    with open_store(postgres_url) as store:
+        found = loaded(store, mart, table)
+        name = postgres_url.rpartition("/")[2]
+        for habit in ("DateStyle = 'German'", "extra_float_digits = 0", "TimeZone = 'Asia/Shanghai'"):
+            store.engine._db.raw_sql(f"ALTER DATABASE {name} SET {habit}")
+    with open_store(postgres_url) as store:
+        assert store.read(mart).equals(found["rows"])
+        with pytest.raises(CaremodelsError, match="what no column of Arrow can") as caught:
+            list(store.engine.rows("SELECT CAST('infinity' AS TIMESTAMP) AS arrived_at"))
+        assert "infinity" not in str(caught.value)
