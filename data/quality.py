@@ -237,7 +237,7 @@ def _shown(value: object, *, exact: bool = True) -> object:
 
 
 def short(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What a person reads first, on one screen: what was refused, what is missing, who differs."""
+    """What a person reads first: what was refused, what the values are, what is missing, who differs."""
     read, refused = found["read"], found["refused"]
     lines: dict[str, Any] = {
         "mart": found["mart"],
@@ -250,9 +250,11 @@ def short(found: Mapping[str, Any]) -> dict[str, Any]:
             [(reason, f"{n}{_percent(n, read)}") for reason, n in reasons], "reasons"
         )
     doubles = found["duplicates"]
-    if doubles["keys"]:
-        lines["keys that stand twice"] = doubles["keys"]
+    lines["duplicates"] = f"{doubles['refused']} refused, {doubles['keys']} in the mart"
     lines["patients with several rows"] = doubles["patients_with_several_rows"]
+    measured = [column for column in found["columns"] if column.get("mean") is not None]
+    if measured:
+        lines["values"] = {column["column"]: _range(column) for column in measured}
     gaps = [(column["column"], column["missing"]["share"] or 0.0) for column in found["columns"]]
     gaps = sorted((gap for gap in gaps if gap[1] > OFTEN_MISSING), key=lambda gap: (-gap[1], gap[0]))
     if gaps:
@@ -274,6 +276,10 @@ def _differing(found: Mapping[str, Any]) -> Iterator[tuple[float, str, str, str]
             if difference > DIFFERS:
                 text = f"{share:.0%} missing, {overall[name]:.0%} over all sites"
                 yield difference, site["site"], name, text
+
+
+def _range(column: Mapping[str, Any]) -> str:
+    return f"{column['low']:g} to {column['high']:g}, mean {column['mean']:.4g}"
 
 
 def _first(pairs: Sequence[tuple[str, str]], things: str) -> dict[str, str]:

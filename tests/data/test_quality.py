@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pyarrow as pa
@@ -166,13 +167,15 @@ def test_only_rows_of_the_mart_asked_for_are_counted(tmp_path):
         assert measure(store, MART)["read"] == 50
 
 
-def test_the_short_text_has_the_worst_first_and_fits_a_screen(tmp_path):
+def test_the_short_text_has_the_worst_first(tmp_path):
     with open_store(f"duckdb://{tmp_path / 'marts.duckdb'}") as store:
         bad = [rows(range(i, i + 1 + i), age=500.0, beds=-1) for i in range(5)]
         store.load(MART, [rows(range(100)), *bad], origin("one"), key=KEY)
         seen = short(measure(store, MART))
 
     assert list(seen)[:4] == ["mart", "loads", "rows", "refused by reason"]
+    assert seen["duplicates"] == "0 refused, 0 in the mart"
+    assert all(re.fullmatch(r"\S+ to \S+, mean \S+", text) for text in seen["values"].values())
     assert seen["columns missing in more than 20% of the rows"] == {"at": "100%", "beds": "60%"}
     assert seen["sites"] == 4
     assert next(iter(seen["sites that differ most"].items())) == (
