@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except OSError as error:
-        print(f"caremodels: {error.strerror}: {error.filename}", file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"caremodels: {error.strerror or type(error).__name__}{where}", file=sys.stderr)
         return 1
     return code
 

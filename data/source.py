@@ -198,8 +198,6 @@ def _rows(connection: Any, source: Source) -> Iterator[pa.Table]:
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             raise ContractError(f"source {source.name}: the query gives no rows: write one SELECT")
         result = connection.sql(source.sql)
-        if COLUMN in result.columns:  # "SELECT *" means what the file holds
-            result = result.select(duckdb.StarExpression(exclude=[COLUMN]))
         reader = result.to_arrow_reader(BATCH)
     empty = True
     while True:
@@ -208,9 +206,14 @@ def _rows(connection: Any, source: Source) -> Iterator[pa.Table]:
         if batch is None:
             break
         empty = False
-        yield pa.Table.from_batches([batch])
+        yield _own(pa.Table.from_batches([batch]))
     if empty:  # its columns are still held to the contract
-        yield reader.schema.empty_table()
+        yield _own(reader.schema.empty_table())
+
+
+def _own(table: pa.Table) -> pa.Table:
+    """What the file holds, when a query takes all: the file's name is no column of anybody's."""
+    return table.drop_columns([COLUMN]) if COLUMN in table.column_names else table
 
 
 @contextmanager

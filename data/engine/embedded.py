@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import escape
@@ -37,7 +38,8 @@ class Embedded:
 
     def table(self, name: str) -> Any:
         if name in self._staged:
-            self._staged[name].close()
+            with _room():
+                self._staged[name].close()
             return self._db.read_parquet(self._scratch / name, table_name=name)
         return self._db.table(name)
 
@@ -61,7 +63,8 @@ class Embedded:
                 raise
             finally:
                 for staged, writer in self._staged.items():
-                    writer.close()
+                    with suppress(OSError):  # it is thrown away
+                        writer.close()
                     self._db.raw_sql(f'DROP VIEW IF EXISTS "{staged}"')
                 self._staged.clear()
 
@@ -71,7 +74,8 @@ class Embedded:
 
     def append(self, name: str, rows: pa.Table) -> None:
         if name in self._staged:
-            self._staged[name].write_table(rows)
+            with _room():
+                self._staged[name].write_table(rows)
             return
         self._make(name, ibis.Schema.from_pyarrow(rows.schema))
         if rows.num_rows:
@@ -112,6 +116,16 @@ class Embedded:
     def _make(self, name: str, schema: Any) -> None:
         if name not in self._db.list_tables():
             self._db.create_table(name, schema=schema)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        why = "the disk is full" if full else type(error).__name__
+        raise CaremodelsError(f"the marts cannot be written: {why}") from None
 
 
 def _unwritten(error: duckdb.Error) -> CaremodelsError:

@@ -133,9 +133,9 @@ def test_stata_is_read_piece_by_piece_and_a_gap_in_one_changes_no_other(query, t
     frame = pd.DataFrame({"n": [1.0, 2.0, 3.0, None, 5.0], "word": ["", "", "", "", "z"]})
     frame["n"] = frame["n"].astype("Int16")
     one, two = stata(tmp_path / "b.dta", frame), stata(tmp_path / "a.dta", frame.iloc[:1])
-    table = source.read(query("SELECT n, word, source_file FROM source"), [one, two])
+    table = source.read(query("SELECT n, word, source_file AS file FROM source"), [one, two])
     assert table["n"].to_pylist() == [1, 2, 3, None, 5, 1]
-    assert table["source_file"].to_pylist() == ["b"] * 5 + ["a"]
+    assert table["file"].to_pylist() == ["b"] * 5 + ["a"]
 
 
 def test_value_labels_stay_codes(query, tmp_path):
@@ -232,9 +232,9 @@ def test_an_encrypted_zip_says_so(query, zipped):
 )
 def test_a_members_own_path_leads_nowhere(query, zipped, tmp_path, name):
     before = {path for path in tmp_path.rglob("*") if path.suffix != ".sql"}
-    own = query("SELECT age, source_file FROM source")
+    own = query("SELECT age, source_file AS file FROM source")
     table = source.read(own, [zipped({name: CSV})])
-    assert table["source_file"].to_pylist() == ["evil"] * 3
+    assert table["file"].to_pylist() == ["evil"] * 3
     after = {path for path in tmp_path.rglob("*") if path.suffix != ".sql"}
     assert after - before == {tmp_path / "set.zip"}
 
