@@ -9,10 +9,8 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from data.errors import IntegrityError, UsageError
 
@@ -53,20 +51,14 @@ def keyed_hash(key: bytes, value: str, *, kind: str) -> str:
     >>> len(patient), patient == keyed_hash(b"0123456789abcdef", "7", kind="encounter")
     (64, False)
     """
+    return hasher(key, kind=kind)(value)
+
+
+def hasher(key: bytes, *, kind: str) -> Callable[[str], str]:
+    """:func:`keyed_hash` for many values of one kind."""
     own = hmac.digest(key, kind.encode(), "sha256")
     # JSON may carry a lone surrogate; the error that encode() raises would repeat the identifier.
-    return hmac.digest(own, value.encode(errors="surrogatepass"), "sha256").hex()
-
-
-def keyed_hashes(key: bytes, values: pa.ChunkedArray, *, kind: str) -> pa.ChunkedArray:
-    """:func:`keyed_hash` of a column of texts; a missing identifier stays missing."""
-    own = hmac.digest(key, kind.encode(), "sha256")
-    distinct = values.unique()
-    hashes = [
-        None if value is None else hmac.digest(own, value.encode(), "sha256").hex()
-        for value in distinct.to_pylist()
-    ]
-    return pc.take(pa.array(hashes, pa.string()), pc.index_in(values, distinct))
+    return lambda value: hmac.digest(own, value.encode(errors="surrogatepass"), "sha256").hex()
 
 
 def _make(path: Path) -> None:

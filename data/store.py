@@ -17,12 +17,13 @@ from typing import Any
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.contract import Checked, Column, Mart, Refusal, check_mart, complete
 from data.engine import Engine, Function, collect, open_engine
 from data.errors import NotEnoughDataError, UsageError
 from data.period import Period
-from data.pseudonym import keyed_hashes
+from data.pseudonym import hasher
 from data.source import Origin
 
 LOADS = pa.schema(
@@ -263,7 +264,12 @@ def _pseudonymised(mart: Mart, table: pa.Table, key: bytes) -> pa.Table:
 
     def stored(column: Column) -> pa.ChunkedArray:
         values = table[column.name]
-        return values if column.identity is None else keyed_hashes(key, values, kind=column.identity)
+        if column.identity is None:
+            return values
+        name = hasher(key, kind=column.identity)
+        distinct = values.unique()
+        hashes = [None if value is None else name(value) for value in distinct.to_pylist()]
+        return pc.take(pa.array(hashes, pa.string()), pc.index_in(values, distinct))
 
     arrays = [stored(column) for column in mart.columns]
     return pa.table(arrays, names=mart.arrow_schema.names).cast(mart.arrow_schema, safe=False)

@@ -127,7 +127,7 @@ def test_monitoring_a_window_without_predictions_ends_with_4(home):
     ("words", "code", "says"),
     [
         (("train", "nope"), 1, "no model 'nope'; known: ed_admission"),
-        (("train", "ed_admission"), 4, "mart ed_visit is empty"),
+        (("train", "ed_admission"), 4, "there are no marts at"),
         (("train", "ed_admission", "--train-to", "2019-12"), 2, "go together"),
         (("evaluate", "ed_admission"), 1, "no version is registered"),
         (("evaluate", "ed_admission", "--from", "2021-13"), 2, "not a month"),
@@ -168,7 +168,7 @@ def test_bad_input_is_one_sentence_and_the_right_code(tmp_path, words, code, say
     [
         ("a.parquet", f"age\n{CANARY}\n", "cannot be read as Parquet"),
         ("a.csv", f"AGE\n{CANARY}\n", "YEAR"),
-        ("a.txt", f"AGE\n{CANARY}\n", ".parquet or .csv"),
+        ("a.txt", f"AGE\n{CANARY}\n", "all of one kind: .parquet, .csv"),
     ],
 )
 def test_a_file_that_is_not_what_it_says_names_itself_and_no_value(tmp_path, name, content, says):

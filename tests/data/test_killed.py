@@ -224,7 +224,7 @@ def test_a_load_that_is_killed_is_no_load_and_the_next_run_completes(databases, 
         "reasons": {"age: required": 9, "visit_id: already in the mart": 50},
     }
     assert done[1] == expected
-    assert list(tmp_path.rglob("*loading*")) == []
+    assert not [path for path in tmp_path.rglob("*") if "loading" in str(path) and path.is_file()]
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 128 + signal.SIGINT), (signal.SIGTERM, None)])
