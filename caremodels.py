@@ -136,6 +136,7 @@ def train(options: argparse.Namespace, home: Home) -> int:
             validate_to=options.validate_to,
             test_to=options.test_to,
             as_of=Period.between(options.as_of, None).start if options.as_of else None,
+            budget=int(options.memory * (1 << 30)),
             seed=options.seed,
             stage=stage,
         )
@@ -331,6 +332,13 @@ def _parser() -> argparse.ArgumentParser:
         fitting.add_argument(f"--{limit}-to", metavar="YYYY-MM", help="inclusive")
     fitting.add_argument(
         "--as-of", metavar="YYYY-MM-DD", help="learn only from what was known before that day"
+    )
+    fitting.add_argument(
+        "--memory",
+        type=float,
+        default=1.0,
+        metavar="GIB",
+        help="a matrix up to this size is held in memory, a larger one on disk",
     )
     fitting.add_argument("--seed", type=int, default=0)
 

@@ -52,12 +52,14 @@ def train(
     validate_to: str | None = None,
     test_to: str | None = None,
     as_of: datetime | None = None,
+    budget: int = fit.BUDGET,
     seed: int = 0,
     stage: Stage = lambda name, done: None,  # noqa: ARG005 a listener that does not listen
 ) -> Trained:
     """Fit, calibrate, evaluate and register a version. It promotes nothing.
 
-    ``as_of``: learn only from what was known before that time.
+    ``as_of``: learn only from what was known before that time. A matrix of more than ``budget`` bytes
+    stays on disk.
     Raises NotEnoughDataError, UsageError or ContractError, each naming what is wrong; nothing is
     registered then.
     """
@@ -72,7 +74,17 @@ def train(
     with _cohort(home, spec, mart, which) as (cohort, origins):
         stretches = periods(cohort.time, ends)
         split = by_time_and_patient(cohort.time, cohort.patient, stretches)
-        return _train(home, spec, mart, cohort, split, origins, as_of=as_of, seed=seed, stage=stage)
+        return _train(
+            home,
+            spec,
+            mart,
+            cohort,
+            split,
+            provenance=_provenance(cohort, split, origins, as_of, seed),
+            budget=budget,
+            seed=seed,
+            stage=stage,
+        )
 
 
 def _train(
@@ -81,9 +93,9 @@ def _train(
     mart: Mart,
     cohort: Cohort,
     split: Split,
-    origins: list[Origin],
     *,
-    as_of: datetime | None,
+    provenance: Provenance,
+    budget: int,
     seed: int,
     stage: Stage,
 ) -> Trained:
@@ -92,8 +104,9 @@ def _train(
         mart,
         cohort,
         split,
-        provenance=_provenance(cohort, split, origins, as_of, seed),
+        provenance=provenance,
         seed=seed,
+        budget=budget,
         scratch=home.scratch,
         stage=stage,
     )
@@ -101,7 +114,7 @@ def _train(
     stage("evaluating", 0.6)
     figures = evaluate(fitted, test, mart, seed=seed)
     figures["ablations"] = _ablations(
-        spec, mart, cohort, split, seed=seed, scratch=home.scratch, stage=stage
+        spec, mart, cohort, split, budget=budget, seed=seed, scratch=home.scratch, stage=stage
     )
     stage("drawing", 0.85)
     with tempfile.TemporaryDirectory() as scratch:
@@ -192,6 +205,7 @@ def _ablations(
     cohort: Cohort,
     split: Split,
     *,
+    budget: int,
     seed: int,
     scratch: Path,
     stage: Stage,
@@ -205,7 +219,7 @@ def _ablations(
         names = [name for name in spec.features if name not in ablation.without]
         kept = FeatureMap.of(mart, names)
         with build.pairs(cohort, split, kept, seed=seed, scratch=scratch) as (train, tune):
-            booster, _ = fit.boosted(train, tune, settings=spec.boosting, seed=seed)
+            booster, _ = fit.boosted(train, tune, settings=spec.boosting, budget=budget, seed=seed)
             logistic = fit.logistic(train, seed=seed)
             test = Pair.of(cohort, split.test, kept, train.path.with_name("test"))
             found[ablation.name] = {
