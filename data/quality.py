@@ -7,7 +7,7 @@ number of different ones is told. The database does the counting; what comes bac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import itemgetter, or_
@@ -17,7 +17,8 @@ import ibis
 
 from data.contract import Column, Mart
 from data.engine import collect
-from data.store import EVERYTHING, KNOWN, Store
+from data.store import DUPLICATE, EVERYTHING, KNOWN, Store
+from data.terminal import Stage
 
 SMALLEST = 20
 """Rows under which a cell, or a site, is shown together with others."""
@@ -26,9 +27,7 @@ DIFFERS = 0.1
 """Share by which a site's missing values differ from the mart's before a person is told."""
 LINES = 8
 OTHER = "other"
-DUPLICATE = "duplicate"
 
-Stage = Callable[[str, float], None]
 Rows = list[dict[str, Any]]
 
 

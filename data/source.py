@@ -26,14 +26,12 @@ from typing import Any, Literal
 import duckdb
 import pyarrow as pa
 
+from data.engine import BATCH, MEMORY
 from data.errors import CaremodelsError, ContractError, NotFoundError, UsageError
 from data.files import COLUMN, Ready, listed, ready
 
 Use = Literal["care", "demonstration"]
 SOURCES = Path(__file__).parent / "sources"
-BATCH = 65_536
-MEMORY = "512MiB"
-"""What a query may hold; beyond it DuckDB moves to disk."""
 
 
 @dataclass(frozen=True, kw_only=True)

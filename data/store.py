@@ -49,7 +49,7 @@ REFUSED = pa.schema(
         ("rule", pa.string()),
     ]
 )
-KNOWN = "already in the mart"
+DUPLICATE, KNOWN = "duplicate", "already in the mart"
 Heard = Callable[[int], None]
 
 
@@ -239,7 +239,7 @@ class Store:
         firsts = firsts.filter(firsts.n > 1).drop("n")
         twice = staged.inner_join(firsts, names)
         twice = twice.filter(twice.row > twice.first).select("load_id", "row", encounter=mart.encounter)
-        found = twice.mutate(rule=ibis.literal("duplicate"))
+        found = twice.mutate(rule=ibis.literal(DUPLICATE))
         if mart.name in self.engine.tables():
             kept = self.engine.table(mart.name).select(names)
             known = staged.anti_join(twice, "row").inner_join(kept, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,13 +11,11 @@ import msgspec
 from data.home import Home
 from data.log.schema import connect
 from data.period import Period
+from data.terminal import Stage
 from models.artifact import Artifact
 from monitoring import drift, performance, report, window
 from monitoring.drift import MIN_ROWS, Cells, Finding
 from monitoring.window import Window
-
-Stage = Callable[[str, float], None]
-"""Told the name of the stage and how far along the whole is, 0 to 1."""
 
 ACTIONS = {
     "refusals": "inspect_inputs",

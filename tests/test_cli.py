@@ -5,7 +5,13 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from data.home import Home
+from data.marts.ed_visit import MART
+from models import artifact, manifest
+from training.run import rebuilt
 
 pytestmark = pytest.mark.slow
 CANARY = "9417.25"
@@ -194,3 +200,17 @@ def test_a_mart_that_another_process_holds_is_said(tmp_path):
 
     assert done.returncode == 1
     assert "another process has it open" in done.stderr
+
+
+def test_a_version_says_as_of_which_day_it_learned(tmp_path):
+    result(caremodels(tmp_path, "mart", "simulate", "--visits", "12000", "--seed", "7", "--json"))
+    limits = ["--train-to", "2019-12", "--validate-to", "2020-06", "--test-to", "2021-12"]
+    options = ["--as-of", "2021-03-10", "--memory", "0.001", "--json"]
+    trained = result(caremodels(tmp_path, "train", "ed_admission", *limits, *options))
+
+    (folder,) = (file.parent for file in tmp_path.glob("mlartifacts/**/manifest.json"))
+    provenance = manifest.verify(folder).provenance
+    assert str(provenance.as_of) == "2021-03-10 00:00:00"
+    assert trained["metrics"]["flow"][0]["rows"] < 12000
+    with rebuilt(Home(tmp_path), artifact.load(folder), mart=MART) as cohort:
+        assert cohort.time.max() < np.datetime64("2021-03-10")

@@ -18,6 +18,8 @@ from data.errors import UsageError
 
 BATCH = 65_536
 """Rows a batch: wide enough for Arrow's kernels, a few dozen MiB at most."""
+MEMORY = "512MiB"
+"""What DuckDB may hold, as a store and as a reader of files; past it, it spills to disk."""
 
 Function = Callable[[pa.Table], pa.Table]
 SCHEMES = {"duckdb": "embedded", "postgresql": "postgres", "postgres": "postgres", "spark": "spark"}

@@ -16,11 +16,8 @@ import ibis
 import pyarrow as pa
 from pyarrow import parquet
 
-from data.engine import BATCH, Function, whole
+from data.engine import BATCH, MEMORY, Function, whole
 from data.errors import CaremodelsError, ContractError, NotEnoughDataError, UsageError
-
-MEMORY = "512MiB"
-"""What DuckDB may hold; past it, it spills to a folder beside the database."""
 
 
 class Embedded:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
+import caremodels
 from data.contract import Category, Column, Mart, Text, sample
 from data.errors import NotEnoughDataError
 from data.marts.ed_visit import MART as ED_VISIT
@@ -215,3 +216,15 @@ def test_many_lines_are_cut_and_that_is_said():
 )
 def test_small_cells_are_merged_until_they_hide_each_other(counts, shown):
     assert merged(counts) == shown
+
+
+def test_past_the_stated_share_of_refusals_the_command_ends_with_3(home, capsys):
+    table = sample(ED_VISIT, 40, seed=1)
+    age = table.column_names.index("age")
+    table = table.set_column(age, "age", pa.array([500.0] * 4 + [50.0] * 36))
+    with open_store(home.marts) as store:
+        store.load(ED_VISIT, [table], origin("one"), key=KEY)
+
+    assert caremodels.main(["mart", "check", "ed_visit"]) == 3
+    assert "10.0% of the rows were refused" in capsys.readouterr().err
+    assert caremodels.main(["mart", "check", "ed_visit", "--max-refused", "0.1"]) == 0
