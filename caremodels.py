@@ -14,18 +14,15 @@ import runpy
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from data import marts, source, telemetry
-from data.contract import Mart
+from data import command, mart_commands, marts, telemetry
 from data.errors import CaremodelsError, GateRefusedError, UsageError
 from data.home import Home
 from data.period import Period
-from data.pseudonym import load_key
 from data.terminal import progress, show
 
 ROOT = Path(__file__).resolve().parent
@@ -56,74 +53,6 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
-def mart_load(options: argparse.Namespace, home: Home) -> int:
-    from data.engine import open_engine
-
-    mart = marts.load(options.mart)
-    query = source.from_file(options.sql) if options.sql else source.load(options.source)
-    if options.files is not None:
-        files = source.find(options.files)
-        load_id = source.fingerprint(query, files)[:16]
-        return _loaded(options, home, mart, source.batches(query, files), query.origin(load_id))
-    # What a database holds has no fingerprint: its rows are told apart by their keys.
-    load_id = f"{query.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    with open_engine(options.database, write=False) as database:
-        return _loaded(options, home, mart, database.rows(query.sql), query.origin(load_id))
-
-
-def mart_simulate(options: argparse.Namespace, home: Home) -> int:
-    from data.simulate import blocks
-    from data.source import Origin
-
-    given = {
-        name: getattr(options, name)
-        for name in ("visits", "seed", "first", "last", "drift", "drift_from")
-    }
-    origin = Origin(
-        load_id="-".join(str(value) for value in given.values() if value is not None),
-        source="simulated network",
-        use="demonstration",
-        terms="Simulated visits: no patient stands behind them.",
-    )
-    return _loaded(options, home, marts.load("ed_visit"), blocks(**given), origin)
-
-
-def _loaded(
-    options: argparse.Namespace, home: Home, mart: Mart, tables: Iterable[Any], origin: source.Origin
-) -> int:
-    from data.store import KNOWN, open_store
-
-    with progress() as stage, open_store(home.marts) as store:
-        stage("reading", 0.0)
-        report = store.load(
-            mart,
-            tables,
-            origin,
-            key=load_key(home.path),
-            heard=lambda rows: stage(f"checked and stored: {rows:,} rows", 0.5),
-        )
-    show(asdict(report), as_json=options.json)
-    known = sum(count for reason, count in report.reasons.items() if reason.endswith(KNOWN))
-    if report.kept == 0 and report.read > known:
-        print("caremodels: every row was refused", file=sys.stderr)
-        return 1
-    return 0
-
-
-def mart_check(options: argparse.Namespace, home: Home) -> int:
-    from data import quality
-    from data.store import open_store
-
-    with progress() as stage, open_store(home.marts, write=False) as store:
-        found = quality.measure(store, marts.load(options.mart), stage=stage)
-    show(found, as_json=options.json, short=quality.short)
-    if found["refused"] > options.max_refused * found["read"]:
-        share = f"{found['refused'] / found['read']:.1%}"
-        print(f"caremodels: {share} of the rows were refused", file=sys.stderr)
-        return 3
-    return 0
-
-
 def train(options: argparse.Namespace, home: Home) -> int:
     from models import catalog
     from training import run
@@ -136,7 +65,12 @@ def train(options: argparse.Namespace, home: Home) -> int:
             validate_to=options.validate_to,
             test_to=options.test_to,
             as_of=Period.between(options.as_of, None).start if options.as_of else None,
-            budget=int(options.memory * (1 << 30)),
+            effort=run.Effort(
+                budget=int(options.memory * (1 << 30)),
+                trials=options.trials,
+                minutes=options.minutes,
+                ablations=options.ablations,
+            ),
             seed=options.seed,
             stage=stage,
         )
@@ -154,8 +88,9 @@ def evaluate(options: argparse.Namespace, home: Home) -> int:
         stage("fetching the version", 0.0)
         version = options.version or registry.latest(home, spec.name)
         fitted = artifact.load(registry.fetch(home, spec.name, version), threads=2)
-        if not (options.first or options.last):
-            period = Period.between(*fitted.manifest.provenance.periods["test"])
+        tested = fitted.manifest.provenance.periods.get("test")
+        if tested and not (options.first or options.last):
+            period = Period.between(*tested)
         stage("evaluating", 0.3)
         figures = run.reevaluate(home, fitted, period, mart=marts.load(spec.mart))
     if figures["seen"]:
@@ -180,10 +115,59 @@ def promote(options: argparse.Namespace, home: Home) -> int:
             pointer=options.pointer,
             by=options.by,
             reason=options.reason,
+            override_by=options.override_by,
+            override_reason=options.override_reason,
             stage=stage,
         )
-    show(asdict(result), as_json=options.json)
+    show(_acted(result), as_json=options.json)
     return 0 if result.promoted else GateRefusedError.exit_code
+
+
+def rollback(options: argparse.Namespace, home: Home) -> int:
+    from training import promotion
+
+    with progress() as stage:
+        result = promotion.rollback(
+            home, options.model, by=options.by, reason=options.reason, stage=stage
+        )
+    show(_acted(result), as_json=options.json)
+    return 0
+
+
+def withdraw(options: argparse.Namespace, home: Home) -> int:
+    from training import promotion
+
+    with progress() as stage:
+        result = promotion.withdraw(
+            home,
+            options.model,
+            pointer=options.pointer,
+            by=options.by,
+            reason=options.reason,
+            stage=stage,
+        )
+    show(_acted(result), as_json=options.json)
+    return 0
+
+
+def recalibrate(options: argparse.Namespace, home: Home) -> int:
+    from models import catalog
+    from training import recalibrate as site
+
+    dated = options.first or options.last
+    with progress() as stage:
+        result = site.recalibrate(
+            home,
+            catalog.load(options.model).name,
+            site=options.site,
+            version=options.version,
+            period=Period.between(options.first, options.last) if dated else None,
+            by=options.by,
+            reason=options.reason,
+            stage=stage,
+        )
+    show(_acted(result), as_json=options.json)
+    return 0
 
 
 def serve(options: argparse.Namespace, home: Home) -> int:
@@ -215,10 +199,10 @@ def serve(options: argparse.Namespace, home: Home) -> int:
         "CAREMODELS_WORKERS": str(options.workers),
         "BENTOML_HOME": str(home.path / "bentoml"),
     }
-    command = ["bentoml", "serve", "serving.service:CareModels", "--working-dir", str(ROOT)]
+    words = ["bentoml", "serve", "serving.service:CareModels", "--working-dir", str(ROOT)]
     place = ["--host", options.host, "--port", str(options.port)]
     # The server takes this process over, so that a signal to it is a signal to the server.
-    os.execv(sys.executable, [sys.executable, "-m", *command, *place])  # noqa: S606 no shell
+    os.execv(sys.executable, [sys.executable, "-m", *words, *place])  # noqa: S606 no shell
 
 
 def score(options: argparse.Namespace, home: Home) -> int:
@@ -280,34 +264,28 @@ def card(options: argparse.Namespace, home: Home) -> int:
     folder = registry.fetch(home, spec.name, version)
     options.out.mkdir(parents=True, exist_ok=True)
     written = []
-    for name in ("card.html", "evaluation.json"):
-        target = options.out / name
-        target.write_bytes((folder / name).read_bytes())
+    for file in (*sorted(folder.glob("card*")), folder / "evaluation.json"):
+        target = options.out / file.name
+        target.write_bytes(file.read_bytes())
         written.append(str(target))
     show({"model": spec.name, "version": version, "files": written}, as_json=options.json)
     return 0
 
 
 def ledger_verify(options: argparse.Namespace, home: Home) -> int:
-    from models import ledger
+    from training import audit
 
-    entries = ledger.verify(home.ledger, load_key(home.path))
-    last = asdict(entries[-1]) if entries else None
-    show({"entries": len(entries), "intact": True, "last": last}, as_json=options.json)
+    verified = audit.verify(home, mlflow=options.mlflow)
+    if not options.mlflow:
+        print("caremodels: what MLflow knows of the ledger was not checked", file=sys.stderr)
+    show(asdict(verified), as_json=options.json, short=_signed)
     return 0
 
 
 def releases(options: argparse.Namespace, home: Home) -> int:
-    from models import release
+    from training import audit
 
-    found = {
-        model: {
-            pointer: release.pointed(home.releases, model=model, pointer=pointer)
-            for pointer in ("champion", "challenger")
-        }
-        for model in release.models(home.releases)
-    }
-    show({"releases": found}, as_json=options.json)
+    show({"releases": audit.releases(home, mlflow=options.mlflow)}, as_json=options.json)
     return 0
 
 
@@ -326,8 +304,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    _mart_commands(commands)
-    fitting = _model_command(commands, "train", train, "fit, calibrate, evaluate, register")
+    mart_commands.add(commands)
+    fitting = command.add_for_model(commands, "train", train, "fit, calibrate, evaluate, register")
     for limit in ("train", "validate", "test"):
         fitting.add_argument(f"--{limit}-to", metavar="YYYY-MM", help="inclusive")
     fitting.add_argument(
@@ -342,113 +320,86 @@ def _parser() -> argparse.ArgumentParser:
     )
     fitting.add_argument("--seed", type=int, default=0)
 
-    judging = _model_command(commands, "evaluate", evaluate, "measure a version on a period of the mart")
-    judging.add_argument("--version", metavar="N", help="default: the newest")
-    _period(judging)
-
-    promoting = _model_command(commands, "promote", promote, "release a version that passes its gate")
-    promoting.add_argument("--version", required=True, metavar="N")
-    promoting.add_argument(
-        "--as", dest="pointer", choices=("champion", "challenger"), default="champion"
+    fitting.add_argument(
+        "--trials", type=command.positive, default=0, metavar="N", help="search settings, so many times"
     )
-    promoting.add_argument("--by", required=True, metavar="WHO")
-    promoting.add_argument("--reason", required=True, metavar="TEXT")
+    fitting.add_argument(
+        "--minutes", type=float, metavar="M", help="search settings, no longer than this"
+    )
+    fitting.add_argument(
+        "--no-ablations", dest="ablations", action="store_false", help="leave out what they cost"
+    )
 
-    serving = _command(commands, "serve", serve, "answer over HTTP")
+    judging = command.add_for_model(
+        commands, "evaluate", evaluate, "measure a version on a period of the mart"
+    )
+    command.version(judging, default="the newest")
+    command.period(judging)
+    _acts(commands)
+
+    serving = command.add(commands, "serve", serve, "answer over HTTP")
     serving.add_argument("--port", type=int, default=3000)
     serving.add_argument("--host", default="127.0.0.1")
-    serving.add_argument("--workers", type=_positive, default=1)
+    serving.add_argument("--workers", type=command.positive, default=1)
     serving.add_argument("--demo", action="store_true", help="also models that are not for care")
 
-    scoring = _model_command(commands, "score", score, "score rows of the mart into a file")
-    scoring.add_argument("--version", metavar="N", help="default: the champion")
-    _period(scoring)
+    scoring = command.add_for_model(commands, "score", score, "score rows of the mart into a file")
+    command.version(scoring, default="the champion")
+    command.period(scoring)
     scoring.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet")
     scoring.add_argument("--explain", action="store_true", help="with each feature's contribution")
 
     arrived = commands.add_parser("outcomes", help="what happened").add_subparsers(required=True)
-    joining = _command(arrived, "load", outcomes_load, "join outcomes in the mart to the prediction log")
+    joining = command.add(
+        arrived, "load", outcomes_load, "join outcomes in the mart to the prediction log"
+    )
     joining.add_argument("mart", metavar="MART")
 
-    watching = _model_command(commands, "monitor", monitor, "drift and outcomes of a window")
-    watching.add_argument("--version", metavar="N", help="default: the champion")
-    _period(watching)
+    watching = command.add_for_model(commands, "monitor", monitor, "drift and outcomes of a window")
+    command.version(watching, default="the champion")
+    command.period(watching)
 
-    showing = _model_command(commands, "card", card, "write a version's card")
-    showing.add_argument("--version", metavar="N", help="default: the newest")
+    showing = command.add_for_model(commands, "card", card, "write a version's card")
+    command.version(showing, default="the newest")
     showing.add_argument("--out", type=Path, required=True, metavar="DIR")
 
-    book = commands.add_parser("ledger", help="who promoted what").add_subparsers(required=True)
-    _command(book, "verify", ledger_verify, "find any change, removal or reordering")
-    _command(commands, "releases", releases, "which versions are released")
+    book = commands.add_parser("ledger", help="who did what").add_subparsers(required=True)
+    for asking in (
+        command.add(book, "verify", ledger_verify, "find any change, removal or reordering"),
+        command.add(commands, "releases", releases, "which versions are released"),
+    ):
+        command.without_mlflow(asking)
 
-    walking = _command(commands, "demo", demo, "walk the whole journey, over a real server")
+    walking = command.add(commands, "demo", demo, "walk the whole journey, over a real server")
     walking.add_argument("--files", metavar="GLOB", help="NHAMCS files; default: simulated visits")
-    walking.add_argument("--visits", type=_positive, default=60_000, help="how many to simulate")
+    walking.add_argument("--visits", type=command.positive, default=60_000, help="how many to simulate")
     return parser
 
 
-def _mart_commands(commands: Any) -> None:
-    mart = commands.add_parser("mart", help="bring rows in").add_subparsers(required=True)
-    load = _command(mart, "load", mart_load, "load files through a query and hold them to the contract")
-    load.add_argument("mart", metavar="MART")
-    which = load.add_mutually_exclusive_group(required=True)
-    which.add_argument("--source", metavar="NAME", help=f"one of: {', '.join(source.known())}")
-    which.add_argument("--sql", type=Path, metavar="FILE", help="your own query over the view 'source'")
-    where = load.add_mutually_exclusive_group(required=True)
-    where.add_argument("--files", metavar="GLOB", help="Parquet, CSV, PSV, Stata or SAS, zipped or not")
-    where.add_argument("--from", dest="database", metavar="URL", help="a database: postgresql://…")
-    simulate = _command(mart, "simulate", mart_simulate, "simulate visits to a hospital network")
-    simulate.add_argument("--visits", type=_positive, default=200_000)
-    simulate.add_argument("--seed", type=int, default=0)
-    simulate.add_argument("--from", dest="first", default="2015-01", metavar="YYYY-MM")
-    simulate.add_argument("--to", dest="last", default="2021-12", metavar="YYYY-MM")
-    simulate.add_argument("--drift", metavar="KIND", help="new_site, fahrenheit, winter_surge, …")
-    simulate.add_argument("--drift-from", metavar="YYYY-MM")
-
-    looking = _command(
-        mart, "check", mart_check, "what was refused, what is missing, by column and site"
+def _acts(commands: Any) -> None:
+    """What a person signs, and the ledger keeps."""
+    promoting = command.add_for_model(
+        commands, "promote", promote, "release a version that passes its gate"
     )
-    looking.add_argument("mart", metavar="MART")
-    looking.add_argument(
-        "--max-refused", type=_share, default=0.05, metavar="SHARE", help="ends with 3 past it"
+    promoting.add_argument("--version", required=True, metavar="N")
+    promoting.add_argument("--override-by", metavar="WHO", help="a second person, if the gate refuses")
+    promoting.add_argument("--override-reason", metavar="TEXT")
+    returning = command.add_for_model(
+        commands, "rollback", rollback, "make the champion before the present one champion again"
     )
-
-
-def _command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, Home], int], text: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _model_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace, Home], int], text: str
-) -> argparse.ArgumentParser:
-    parser = _command(commands, name, run, text)
-    parser.add_argument("model", metavar="MODEL")
-    return parser
-
-
-def _period(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="first", metavar="YYYY-MM", help="month or day, inclusive")
-    parser.add_argument("--to", dest="last", metavar="YYYY-MM", help="month or day, inclusive")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError("must be from 0 to 1")
-    return value
+    stopping = command.add_for_model(
+        commands, "withdraw", withdraw, "take a pointer away: the service answers 503"
+    )
+    adapting = command.add_for_model(
+        commands, "recalibrate", recalibrate, "a new version with the intercept of one site"
+    )
+    adapting.add_argument("--site", required=True, metavar="SITE")
+    command.version(adapting, default="the champion, or else the newest")
+    command.period(adapting)
+    for acting in (promoting, stopping):
+        command.pointer(acting)
+    for acting in (promoting, returning, stopping, adapting):
+        command.signed(acting)
 
 
 def _free(host: str, port: int) -> None:
@@ -470,6 +421,19 @@ def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
     }
     head = {name: result[name] for name in ("model", "version", "run_id") if name in result}
     return {**head, **named, "comparators": others}
+
+
+def _acted(result: Any) -> dict[str, Any]:
+    """An act's result; that MLflow could not be told is said to a person as well."""
+    if result.mlflow:
+        print(f"caremodels: it is done, but MLflow does not show it: {result.mlflow}", file=sys.stderr)
+    return asdict(result)
+
+
+def _signed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The ledger's last entry without its evidence."""
+    last = {name: value for name, value in (result["last"] or {}).items() if name != "evidence"}
+    return {**result, "last": last}
 
 
 def _verdict(result: Mapping[str, Any]) -> dict[str, Any]:

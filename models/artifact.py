@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -21,31 +21,48 @@ import xgboost as xgb
 
 from data.contract import Mart, Rows, check, sample
 from data.errors import IntegrityError
-from models import manifest
+from models import groups, manifest
 from models.calibration import Calibration, sigmoid
-from models.features import FeatureMap, Matrix, show_cell
+from models.comparator import Comparator, score
+from models.conformal import Conformal
+from models.feature import show_cell
+from models.features import FeatureMap, Matrix
 from models.linear import Logistic
 from models.manifest import Manifest
+from models.novelty import Novelty
+from models.ordinal import Ordinal
 from models.reference import Reference
 from models.spec import ModelSpec, to_json
 
 ADDITIVITY = 1e-5
 """The most by which sigmoid(base + contributions) may miss the risk."""
 
+CERTAIN = 60.0
+"""Log-odds of the last level or a more urgent one: 1 as a double, and a number that JSON can hold."""
+
 GOLDEN_ROWS = 24
+LOGISTIC = "logistic_regression"
 
 FloatArray = npt.NDArray[np.float64]
-T = TypeVar("T")
+Sites = npt.NDArray[np.object_] | None
+"""Where each row is from, None where that is not known: the overall intercept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Answers for some rows. ``contributions`` is (rows, features), in log-odds."""
+    """Answers for some rows. ``margin`` (rows,) is the log-odds of the model's event.
+
+    ``risk`` (rows,) is explained by ``base_value`` (rows,) and ``contributions`` (rows, features), in
+    log-odds. It is the chance of the event; of an ordinal model the chance of the row's ``level`` or a
+    more urgent one, beside the ``probabilities`` (rows, levels) of each.
+    """
 
     margin: FloatArray
     risk: FloatArray
-    base_value: float
+    base_value: FloatArray
     contributions: FloatArray
+    level: npt.NDArray[np.intp] | None = None
+    probabilities: FloatArray | None = None
 
     @property
     def additive(self) -> npt.NDArray[np.bool_]:
@@ -56,7 +73,7 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One fitted model, ready to score."""
+    """One fitted model, ready to score. ``spec`` has the bands and the alert that were fitted."""
 
     manifest: Manifest
     spec: ModelSpec
@@ -64,49 +81,98 @@ class Artifact:
     booster: xgb.Booster
     calibration: Calibration
     logistic: Logistic
+    comparators: tuple[Comparator, ...]
+    conformal: Conformal
+    novelty: Novelty
     reference: Reference
+    ordinal: Ordinal | None = None
 
     @cached_property
     def features(self) -> FeatureMap:
-        return FeatureMap.of(self.mart, self.spec.features)
+        return FeatureMap.of(self.mart, self.spec.features, self.spec.lookback)
 
-    def margin(self, matrix: Matrix) -> FloatArray:
-        """(rows,) the calibrated log-odds."""
+    def margin(self, matrix: Matrix, site: Sites = None) -> FloatArray:
+        """(rows,) the calibrated log-odds of the event."""
         raw = self.booster.inplace_predict(matrix, predict_type="margin")
-        return self.calibration.log_odds(np.asarray(raw, dtype=np.float64))
+        return self.calibration.log_odds(np.asarray(raw, dtype=np.float64), site)
 
-    def risk(self, rows: Rows) -> FloatArray:
-        """(rows,) the calibrated risk."""
-        return sigmoid(self.margin(self.features.matrix(rows)))
+    def risk(self, rows: Rows, site: Sites = None) -> FloatArray:
+        """(rows,) the calibrated risk of the event."""
+        return sigmoid(self.margin(self.features.matrix(rows), site))
 
-    def score(self, rows: Rows) -> Scored:
+    def score(self, rows: Rows, site: Sites = None) -> Scored:
+        """Answers for typed rows; of a series for each hour. ``site``: where each row is from."""
+        return self.score_matrix(self.features.matrix(rows), site)
+
+    def score_matrix(self, matrix: Matrix, site: Sites = None) -> Scored:
         """Risk and exact SHAP contributions (path-dependent TreeSHAP, Lundberg 2020).
 
         The calibration is a straight line, so that each contribution is the tree's own times its
         slope. The risk comes from another routine than the contributions: their agreement is a
         check and no tautology.
         """
-        matrix = self.features.matrix(rows)
-        if not len(matrix):
+        size = len(matrix)
+        if not size:
             none = np.empty(0)
-            return Scored(
-                margin=none,
-                risk=none,
-                base_value=0.0,
-                contributions=np.empty((0, len(self.features.features))),
-            )
-        margin = self.margin(matrix)
+            nothing = np.empty((0, len(self.features.features)))
+            return Scored(margin=none, risk=none, base_value=none, contributions=nothing)
+        margin = self.margin(matrix, site)
         parts = self.booster.predict(xgb.DMatrix(matrix, nthread=1), pred_contribs=True).astype(
             np.float64
         )
         contributions = self.features.by_feature(parts[:, :-1]) * self.calibration.slope
-        bias = parts[:1, -1]  # the same in every row
         return Scored(
             margin=margin,
-            risk=sigmoid(margin),
-            base_value=float(self.calibration.log_odds(bias)[0]),
+            risk=self.answered(margin),
+            base_value=self.base_value(margin, site),
             contributions=contributions,
+            level=None if self.ordinal is None else self.level(margin),
+            probabilities=None if self.ordinal is None else self.ordinal.probabilities(margin),
         )
+
+    def answered(self, margin: FloatArray) -> FloatArray:
+        """(rows,) the risk that is answered and explained: see :class:`Scored`."""
+        if self.ordinal is None:
+            return sigmoid(margin)
+        at_most = self.ordinal.at_most(margin)
+        return np.asarray(at_most[np.arange(len(margin)), self.level(margin) - 1])
+
+    def base_value(self, margin: FloatArray, site: Sites = None) -> FloatArray:
+        """(rows,) log-odds before any feature: the trees' bias, the site's shift, the level's offset."""
+        base = self.calibration.log_odds(np.full(len(margin), self._bias), site)
+        if self.ordinal is None:
+            return base
+        return np.asarray(base + np.append(self.ordinal.offsets, CERTAIN)[self.level(margin) - 1])
+
+    @cached_property
+    def _bias(self) -> float:
+        """The trees' mean margin, the same in every explanation."""
+        anybody = np.full((1, len(self.features.parts)), np.nan, dtype=np.float32)
+        return float(self.booster.predict(xgb.DMatrix(anybody), pred_contribs=True)[0, -1])
+
+    def level(self, margin: FloatArray) -> npt.NDArray[np.intp]:
+        """(rows,) the level of an ordinal model whose event has the log-odds ``margin``."""
+        starts = [band.at_least for band in self.spec.bands]
+        band = np.searchsorted(starts, sigmoid(margin), side="right") - 1
+        return np.asarray([int(band.id) for band in self.spec.bands])[band]
+
+    def sets(self, rows: Rows, margin: FloatArray) -> npt.NDArray[np.bool_]:
+        """(rows, classes) the classes that the inputs do not rule out, as ``conformal.classes``."""
+        risk = sigmoid(margin)
+        shares = (
+            np.column_stack([1 - risk, risk])
+            if self.ordinal is None
+            else self.ordinal.probabilities(margin)
+        )
+        return self.conformal.sets(shares, groups.crossed(self.spec.subgroups, self.mart, rows))
+
+    def rivals(self, rows: Rows) -> dict[str, FloatArray]:
+        """Name -> (rows,) risks of what a hospital could use instead, on the same rows."""
+        found = {LOGISTIC: self.logistic.risk(self.features.matrix(rows))}
+        for comparator in self.comparators:
+            scores = score(comparator.name, rows, self.mart, self.spec.lookback)
+            found[comparator.name] = comparator.risk(scores)
+        return found
 
 
 def write(folder: Path, artifact: Artifact, *, evidence: Mapping[str, bytes]) -> None:
@@ -117,7 +183,11 @@ def write(folder: Path, artifact: Artifact, *, evidence: Mapping[str, bytes]) ->
         "mart.json": to_json(artifact.mart),
         "booster.ubj": bytes(artifact.booster.save_raw("ubj")),
         "calibration.json": to_json(artifact.calibration),
+        "ordinal.json": to_json(artifact.ordinal),
         "logistic.json": to_json(artifact.logistic),
+        "comparators.json": to_json(artifact.comparators),
+        "conformal.json": to_json(artifact.conformal),
+        "novelty.json": to_json(artifact.novelty),
         "reference.json": to_json(artifact.reference),
         "golden.json": msgspec.json.encode(_golden(artifact)),
         **evidence,
@@ -145,7 +215,11 @@ def load(folder: Path, *, threads: int = 1) -> Artifact:
             mart=_read(folder / "mart.json", Mart),
             booster=booster,
             calibration=_read(folder / "calibration.json", Calibration),
+            ordinal=_read(folder / "ordinal.json", Ordinal | None),
             logistic=_read(folder / "logistic.json", Logistic),
+            comparators=_read(folder / "comparators.json", tuple[Comparator, ...]),
+            conformal=_read(folder / "conformal.json", Conformal),
+            novelty=_read(folder / "novelty.json", Novelty),
             reference=_read(folder / "reference.json", Reference),
         )
         golden = _read(folder / "golden.json", list[dict[str, Any]])
@@ -155,7 +229,7 @@ def load(folder: Path, *, threads: int = 1) -> Artifact:
     return artifact
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _read(path: Path, kind: Any) -> Any:
     return msgspec.json.decode(path.read_bytes(), type=kind)
 
 
@@ -163,7 +237,7 @@ def _golden(artifact: Artifact) -> list[dict[str, Any]]:
     """Rows that belong to nobody, as a request would send them, and their risks."""
     drawn = sample(artifact.mart, GOLDEN_ROWS, seed=1)
     rows = check(artifact.mart.columns, drawn).rows
-    risk = artifact.risk(rows)
+    risk = artifact.answered(artifact.margin(artifact.features.matrix(rows)))
     return [
         {
             "instance": {c.name: show_cell(c, rows[c.name][i]) for c in artifact.mart.columns},

@@ -7,7 +7,8 @@ would leave a remainder that belongs to no feature. Platt 1999; Cox 1958 for the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,26 @@ FloatArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A straight line from the booster's margin to the calibrated log-odds."""
+    """A straight line from the booster's margin to the calibrated log-odds.
+
+    ``sites`` holds what is added to the intercept at each site that had enough outcomes, shrunk
+    towards 0, which every other site gets. ``spread`` is the standard deviation between sites.
+    """
 
     intercept: float = 0.0
     slope: float = 1.0
+    sites: Mapping[str, float] = field(default_factory=dict)
+    spread: float = 0.0
 
-    def log_odds(self, margin: FloatArray) -> FloatArray:
-        return self.intercept + self.slope * margin
+    def log_odds(self, margin: FloatArray, site: npt.NDArray[np.object_] | None = None) -> FloatArray:
+        """(rows,) calibrated log-odds. ``site`` names each row's; None or unknown: the overall line."""
+        return self.intercept + self.slope * margin + self.shift(site, len(margin))
+
+    def shift(self, site: npt.NDArray[np.object_] | None, size: int) -> FloatArray:
+        """(rows,) what each row's site adds. It belongs to the base value of an explanation."""
+        if site is None or not self.sites:
+            return np.zeros(size)
+        return np.array([self.sites.get(name, 0.0) for name in site], dtype=np.float64)
 
 
 def sigmoid(log_odds: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 
 from data.contract import Mart, Rows, check
 from models.features import FeatureMap
+from models.scores import SCORES
+from models.series import SERIES
 from models.spec import ModelSpec
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,14 +37,19 @@ class Cohort:
     """Typed rows with a known outcome, who stands in them, and the flow that led here.
 
     ``patient`` numbers the patients (``NOBODY`` where there is no identifier), ``site`` and the text
-    columns of ``rows`` are objects, ``load_ids`` the loads that the rows came with.
+    columns of ``rows`` are objects, ``order`` is the mart's order key (NaN where it has none) and
+    ``load_ids`` the loads that the rows came with. An ordinal model's rows also have the ``level``
+    and whether there was ``harm`` (NaN where that is not known).
     """
 
     rows: Rows
     outcome: FloatArray
+    level: FloatArray | None
+    harm: FloatArray | None
     patient: Codes
     site: npt.NDArray[np.object_]
     time: npt.NDArray[np.datetime64]
+    order: FloatArray
     weight: FloatArray | None
     load_ids: tuple[str, ...]
     flow: tuple[tuple[str, int], ...]
@@ -52,15 +59,17 @@ class Cohort:
 
     def take(self, mask: npt.NDArray[np.bool_]) -> Cohort:
         """The rows of ``mask``, in memory."""
-        return Cohort(
+
+        def taken(values: npt.NDArray[Any] | None) -> Any:
+            return None if values is None else values[mask]
+
+        return replace(
+            self,
             rows={name: values[mask] for name, values in self.rows.items()},
-            outcome=self.outcome[mask],
-            patient=self.patient[mask],
-            site=self.site[mask],
-            time=self.time[mask],
-            weight=None if self.weight is None else self.weight[mask],
-            load_ids=self.load_ids,
-            flow=self.flow,
+            **{
+                name: taken(getattr(self, name))
+                for name in ("outcome", "level", "harm", "patient", "site", "time", "order", "weight")
+            },
         )
 
     @property
@@ -82,8 +91,10 @@ class Cohort:
     def fingerprint(self) -> str:
         """SHA-256 of outcome and columns: equal rows in equal order have the same one."""
         digest = hashlib.sha256(np.ascontiguousarray(self.outcome).data)
-        for name in sorted(self.rows):
-            values = self.rows[name]
+        told = {"#level": self.level, "#harm": self.harm}
+        columns = self.rows | {name: values for name, values in told.items() if values is not None}
+        for name in sorted(columns):
+            values = columns[name]
             if values.dtype == object:
                 digest.update(repr(values.tolist()).encode())
             else:
@@ -93,10 +104,13 @@ class Cohort:
 
 def columns(spec: ModelSpec, mart: Mart) -> list[str]:
     """The columns that a cohort of ``spec`` is made from, in the mart's order."""
-    special = (mart.patient, mart.site, mart.time, *([mart.weight] if mart.weight else []))
-    asked = (spec.outcome.column, *(criterion.column for criterion in spec.cohort), *spec.subgroups)
-    read = FeatureMap.of(mart, spec.features).inputs
-    return [column.name for column in mart.select([*special, *asked, *read])]
+    optional = [name for name in (mart.weight, mart.order) if name]
+    special = (mart.patient, mart.site, mart.time, *optional)
+    series = mart.key if spec.lookback else ()
+    asked = (*spec.told, *(criterion.column for criterion in spec.cohort), *spec.subgroups)
+    read = FeatureMap.of(mart, spec.features, spec.lookback).inputs
+    scored = [name for score in spec.comparators for name in SCORES[score].inputs(mart)]
+    return [c.name for c in mart.select([*special, *series, *asked, *read, *scored])]
 
 
 @contextmanager
@@ -136,40 +150,50 @@ def _gather(spec: ModelSpec, mart: Mart, tables: Iterable[pa.Table], folder: Pat
             met = criterion.met(mart[criterion.column], rows)
             flow[criterion.reason.en] += int((within & ~met).sum())
             within &= met
-        outcome = spec.outcome.of(mart[spec.outcome.column], rows)
+        outcome = spec.outcome.of(mart, rows)
         unknown = np.isnan(outcome)
         flow["outcome not known"] += int((within & unknown).sum())
         within &= ~unknown
         flow["in the cohort"] += int(within.sum())
         loads |= set(table["load_id"].filter(pa.array(checked.kept)).unique().to_pylist())
         for name, values in rows.items():
-            if name != mart.patient:
+            if name not in (mart.patient, mart.encounter):
                 kept.add(name, values[within])
         kept.add("#outcome", outcome[within])
         kept.add("#patient", _numbered(rows[mart.patient][within]))
+        if spec.lookback:
+            kept.add(SERIES, _numbered(rows[mart.encounter][within]))
+        if spec.triage:
+            kept.add("#level", rows[spec.triage.column][within])
+            kept.add("#harm", spec.triage.harm.of(mart, rows)[within])
         if mart.weight is not None:
             # A mart that mixes weighted and unweighted rows has no population to speak of.
             unweighted |= bool(np.isnan(rows[mart.weight][within]).any())
     found = kept.arrays()
     if not flow["no longer fits the contract"]:
         del flow["no longer fits the contract"]
+    inputs = [name for name in names if name not in (mart.patient, mart.encounter)]
+    size = len(found["#outcome"])
     return Cohort(
-        rows={name: found[name] for name in names if name != mart.patient},
+        rows={name: found[name] for name in (*inputs, *([SERIES] if spec.lookback else []))},
         outcome=found["#outcome"],
+        level=found.get("#level"),
+        harm=found.get("#harm"),
         patient=found["#patient"],
         site=found[mart.site],
         time=found[mart.time],
+        order=np.full(size, np.nan) if mart.order is None else found[mart.order],
         weight=None if mart.weight is None or unweighted else found[mart.weight],
         load_ids=tuple(sorted(loads)),
         flow=tuple(flow.items()),
     )
 
 
-def _numbered(patients: npt.NDArray[np.object_]) -> Codes:
-    """A number for each patient, the same in every batch: 63 bits of a hash of the identifier."""
-    encoded = pc.dictionary_encode(pa.array(patients, pa.string()))
+def _numbered(identifiers: npt.NDArray[np.object_]) -> Codes:
+    """A number for each identifier, the same in every batch: 63 bits of its SHA-256."""
+    encoded = pc.dictionary_encode(pa.array(identifiers, pa.string()))
     numbers = [
-        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) >> 1
+        int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
         for name in encoded.dictionary.to_pylist()
     ]
     lookup = np.array([*numbers, NOBODY], dtype=np.int64)

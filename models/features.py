@@ -1,141 +1,25 @@
 """Columns to matrix. The same function trains and serves.
 
-A feature is a mart column or a derived one; it may fill several columns of the matrix (one a
-category). Explanations are summed back to features, which is exact because contributions add up.
-Missing values stay missing: the trees learn which side they go.
+Explanations are summed back from the matrix's columns to features, which is exact because
+contributions add up. Missing values stay missing: the trees learn which side they go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data.contract import Column, Mart, Rows, Text
+from data.contract import Mart, Rows
 from data.errors import ContractError
+from models.derived import DERIVED
+from models.feature import Feature, from_column
+from models.series import DERIVED_SERIES, series_feature
 
 Matrix = npt.NDArray[np.float32]
-REASONS = tuple(f"reason_{n}" for n in range(1, 6))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Feature:
-    """One line of an explanation. ``fill`` gives its columns of the matrix, (rows, width)."""
-
-    name: str
-    label: Text
-    unit: str | None
-    reads: tuple[str, ...]
-    parts: tuple[str, ...]
-    fill: Callable[[Rows], npt.NDArray[Any]]
-    show: Callable[[Rows, int], Any]
-
-
-def _from_column(column: Column) -> Feature:
-    name = column.name
-    parts: tuple[str, ...] = (name,)
-    fill: Callable[[Rows], npt.NDArray[Any]]
-    if column.kind in ("number", "integer", "flag"):
-
-        def fill(rows: Rows) -> npt.NDArray[Any]:
-            return rows[name][:, None]
-
-    elif column.kind == "category":
-        parts = tuple(f"{name}={category.id}" for category in column.categories)
-
-        def fill(rows: Rows) -> npt.NDArray[Any]:
-            return _one_hot([rows[name]], len(column.categories))
-
-    else:
-        raise ContractError(f"{name}: a {column.kind} column cannot be a feature")
-    return Feature(
-        name=name,
-        label=column.label,
-        unit=column.unit,
-        reads=(name,),
-        parts=parts,
-        fill=fill,
-        show=lambda rows, i: show_cell(column, rows[name][i]),
-    )
-
-
-def show_cell(column: Column, cell: Any) -> Any:
-    """A typed cell as JSON shows it: the category's id, a whole number without a point, or None."""
-    match column.kind:
-        case "category":
-            return None if cell < 0 else column.categories[cell].id
-        case "text":
-            return cell
-        case "time":
-            return None if np.isnat(cell) else str(cell)
-        case _ if np.isnan(cell):
-            return None
-        case "flag":
-            return bool(cell)
-        case "integer":
-            return int(cell)
-        case "number":
-            return int(cell) if cell == int(cell) else float(cell)
-
-
-def _one_hot(codes: Sequence[npt.NDArray[Any]], width: int) -> npt.NDArray[np.float32]:
-    """One column a category, 1 where any of ``codes`` names it; NaN in a row that names none."""
-    filled = np.zeros((len(codes[0]), width), dtype=np.float32)
-    named = np.zeros(len(codes[0]), dtype=bool)
-    for column in codes:
-        present = np.flatnonzero(column >= 0)
-        filled[present, column[present]] = 1
-        named[present] = True
-    filled[~named] = np.nan
-    return filled
-
-
-def _reasons(mart: Mart) -> Feature:
-    """All reasons for the visit together: which one stands first is a habit of the desk."""
-    categories = mart[REASONS[0]].categories
-
-    def show(rows: Rows, i: int) -> list[str] | None:
-        given = [categories[rows[name][i]].id for name in REASONS if rows[name][i] >= 0]
-        return list(dict.fromkeys(given)) or None
-
-    return Feature(
-        name="reasons",
-        label=Text("Reasons for the visit", "就诊原因"),
-        unit=None,
-        reads=REASONS,
-        parts=tuple(f"reasons={category.id}" for category in categories),
-        fill=lambda rows: _one_hot([rows[name] for name in REASONS], len(categories)),
-        show=show,
-    )
-
-
-def _shock_index(_: Mart) -> Feature:
-    """Heart rate over systolic pressure: rises before either alone looks wrong (Allgöwer 1967)."""
-
-    def fill(rows: Rows) -> npt.NDArray[Any]:
-        return (rows["heart_rate"] / rows["sbp"])[:, None]
-
-    def show(rows: Rows, i: int) -> float | None:
-        value = rows["heart_rate"][i] / rows["sbp"][i]
-        return None if np.isnan(value) else round(float(value), 2)
-
-    return Feature(
-        name="shock_index",
-        label=Text("Shock index", "休克指数"),
-        unit=None,
-        reads=("heart_rate", "sbp"),
-        parts=("shock_index",),
-        fill=fill,
-        show=show,
-    )
-
-
-DERIVED: dict[str, Callable[[Mart], Feature]] = {"reasons": _reasons, "shock_index": _shock_index}
-"""Features that are not a column: name -> how to make one on a mart."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +30,17 @@ class FeatureMap:
     features: tuple[Feature, ...]
 
     @classmethod
-    def of(cls, mart: Mart, names: Sequence[str]) -> FeatureMap:
-        """Raises ContractError naming a feature that is neither a column nor derived, or is twice."""
-        if len(set(names)) != len(names):
-            raise ContractError(f"a feature stands twice: {', '.join(names)}")
+    def of(cls, mart: Mart, names: Sequence[str], lookback: int | None = None) -> FeatureMap:
+        """``lookback``: the hours that an hourly feature of a series looks back.
+
+        Raises ContractError naming a feature that is neither a column nor derived, or is twice.
+        """
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ContractError(f"a feature stands twice: {', '.join(twice)}")
+        if lookback is not None:
+            return cls(mart, tuple(_of_series(mart, name, lookback) for name in names))
         return cls(
-            mart, tuple(DERIVED[n](mart) if n in DERIVED else _from_column(mart[n]) for n in names)
+            mart, tuple(DERIVED[n](mart) if n in DERIVED else from_column(mart[n]) for n in names)
         )
 
     @cached_property
@@ -182,3 +71,25 @@ class FeatureMap:
     def by_feature(self, parts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Contributions (rows, parts) summed to (rows, features)."""
         return np.add.reduceat(parts, self.starts, axis=1)
+
+    def constraints(self, monotone: Mapping[str, int]) -> tuple[int, ...]:
+        """1, -1 or 0 for each column of the matrix. ``monotone`` names features of one part, or parts.
+
+        Raises ContractError naming what is neither.
+        """
+        signs = dict.fromkeys(self.parts, 0)
+        single = {f.name: f.parts[0] for f in self.features if len(f.parts) == 1}
+        for name, sign in monotone.items():
+            part = single.get(name, name)
+            if part not in signs:
+                raise ContractError(f"monotone names {name}, which is no part of the features")
+            signs[part] = sign
+        return tuple(signs.values())
+
+
+def _of_series(mart: Mart, name: str, lookback: int) -> Feature:
+    if name in DERIVED_SERIES:
+        return DERIVED_SERIES[name](mart, lookback)
+    if mart[name].available == "hourly" and name != mart.order:
+        return series_feature(mart[name], lookback=lookback, hour=mart.order or "")
+    return from_column(mart[name])

@@ -17,8 +17,9 @@ import msgspec
 from data.contract import Text
 from data.errors import IntegrityError, NotFoundError
 
-FORMAT = 2
+FORMAT = 3
 """1: the first. 2: a mart's key may be of several columns, an outcome says when it became known.
+3: comparators, prediction sets, novelty, levels and the intercepts of sites are part of a version.
 A reader refuses a format that it does not know: such a version is trained anew."""
 
 NOTICE = Text("Demonstration, not for care.", "仅供演示，不得用于诊疗。")

@@ -1,8 +1,8 @@
 """How good a risk is: discrimination, calibration, usefulness, overall and by group.
 
-Pure: arrays in, numbers and tidy frames out; ``models.plots`` draws them. A measure that is not
-defined (one class only, nobody over the threshold) is NaN, never an exception: a report has many
-small groups and one of them must not stop it.
+Pure: arrays in, numbers and tidy frames out. A measure that is not defined (one class only, nobody
+over the threshold) is NaN, never an exception: a report has many small groups and one of them must
+not stop it. The curves that belong to them are in ``models.curves``.
 
 Throughout, ``y`` is the outcome (0 or 1), ``risk`` the predicted probability and ``weight`` an
 optional non-negative weight, each of shape (n,). A risk equal to the threshold raises the alert.
@@ -28,8 +28,9 @@ from models import resample
 from models.resample import Floats, Weight
 
 SMALLEST_GROUP = 20  # people; the figures of fewer say more about them than about the model
-Z = 1.959963984540054  # two-sided 95 % point of the normal distribution
 AT_THRESHOLD = ("sensitivity", "specificity", "ppv", "npv", "nne", "alerts_per_100")
+IN_GROUPS = ("slope", "oe", "brier", "sensitivity", "alerts_per_100")
+COLUMNS = ["group", "level", "metric", "value", "low", "high", "n", "events", "suppressed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,13 @@ class Evaluation:
     ``overall``: metric, value, low, high, n, events. ``by_group``: group, level, metric, value, low,
     high, n, events, suppressed. n and events count rows, unweighted. A suppressed group keeps its n,
     so that nobody goes missing from the count, and loses its figures and its events.
+    ``by_comparator``: comparator, metric, value, low, high; an interval have the metrics ``auroc``,
+    ``auprc`` and ``model_minus_this``, by how much the model's AUROC is greater in the same samples.
     """
 
     overall: pd.DataFrame
     by_group: pd.DataFrame
+    by_comparator: pd.DataFrame
     threshold: float
 
 
@@ -86,7 +90,32 @@ def auroc(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> float
     >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])
     0.75
     """
-    return resample.point(resample.ranked(y, risk, weight), 0)["auroc"]
+    return float(resample.areas(resample.fold(resample.ranked(y, risk, weight)))[0][0])
+
+
+def auroc_by(code: npt.ArrayLike, y: npt.ArrayLike, risk: npt.ArrayLike) -> Floats:
+    """(k,) the AUROC within each of the groups 0 to k - 1 that ``code`` (n,) numbers; all at once.
+
+    By the sum of the ranks of those with the outcome (Mann & Whitney 1947, Ann Math Stat 18:50).
+
+    >>> auroc_by([0, 0, 1, 1, 1], [0, 1, 1, 0, 0], [0.2, 0.7, 0.4, 0.4, 0.5])
+    array([1.  , 0.25])
+    """
+    c = resample.ranked(y, risk, None)
+    group = np.asarray(code, dtype=np.intp)
+    if group.shape != c.y.shape:
+        raise ValueError("code must have one value for each row")
+    group = group[c.order]
+    order = np.lexsort((c.risk, group))
+    of, value = group[order], c.risk[order]
+    first = np.flatnonzero((np.diff(of, prepend=-1) != 0) | (np.diff(value, prepend=np.inf) != 0))
+    size = np.diff(first, append=len(of))
+    rank = np.repeat(first + (size + 1) / 2, size)  # the middle of a tie, counted from 1
+    n, events = np.bincount(group), np.bincount(group, c.y)
+    start = np.cumsum(n) - n
+    above = np.bincount(of, c.y[order] * (rank - start[of])) - events * (events + 1) / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(above / (events * (n - events)))
 
 
 def auprc(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> float:
@@ -97,7 +126,7 @@ def auprc(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> float
     >>> round(auprc([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
     0.8333
     """
-    return resample.point(resample.ranked(y, risk, weight), 0)["auprc"]
+    return float(resample.areas(resample.fold(resample.ranked(y, risk, weight)))[1][0])
 
 
 def brier(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> float:
@@ -149,84 +178,6 @@ def at_threshold(
     return AtThreshold(threshold=threshold, **{name: found[name] for name in AT_THRESHOLD})
 
 
-def net_benefit(
-    y: npt.ArrayLike, risk: npt.ArrayLike, thresholds: npt.ArrayLike, weight: Weight = None
-) -> pd.DataFrame:
-    """Decision curve, TP/n - FP/n t/(1 - t); columns threshold, model, treat_all, treat_none.
-
-    >>> net_benefit([0, 0, 1, 1], [0.1, 0.6, 0.5, 0.8], [0.5]).to_dict("records")
-    [{'threshold': 0.5, 'model': 0.25, 'treat_all': 0.0, 'treat_none': 0.0}]
-    """
-    t = np.asarray(thresholds, dtype=float)
-    if t.ndim != 1 or not ((t >= 0) & (t < 1)).all():
-        raise ValueError("thresholds must be one-dimensional and lie in [0, 1)")
-    c = resample.ranked(y, risk, weight)
-    alerts = np.searchsorted(-c.risk, -t, side="right")
-    seen, hits = resample.running(c.weight), resample.running(c.weight * c.y)
-    false, odds = seen - hits, t / (1 - t)
-    with np.errstate(all="ignore"):
-        model = (hits[alerts] - false[alerts] * odds) / seen[-1]
-        everyone = (hits[-1] - false[-1] * odds) / seen[-1]
-    return pd.DataFrame({"threshold": t, "model": model, "treat_all": everyone, "treat_none": 0.0})
-
-
-def calibration_curve(
-    y: npt.ArrayLike, risk: npt.ArrayLike, bins: int = 10, weight: Weight = None
-) -> pd.DataFrame:
-    """Bins of about equal size: columns risk (mean), observed, low, high (Wilson 95 %), n (rows).
-
-    Equal risks share a bin, so a coarse score gives fewer bins. With weights the interval takes
-    Kish's effective size, (sum w)^2 / sum w^2. Source: Wilson 1927, J Am Stat Assoc 22:209.
-
-    >>> calibration_curve([0, 1, 1, 1], [0.2, 0.2, 0.9, 0.9], bins=2)["observed"].tolist()
-    [0.5, 1.0]
-    """
-    c = resample.ranked(y, risk, weight)
-    edges = np.quantile(c.risk, np.linspace(0, 1, bins + 1)[1:-1])
-    code = np.unique(np.searchsorted(edges, c.risk, side="right"), return_inverse=True)[1]
-    w, squares = np.bincount(code, c.weight), np.bincount(code, c.weight**2)
-    with np.errstate(all="ignore"):
-        risks, p = np.bincount(code, c.weight * c.risk) / w, np.bincount(code, c.weight * c.y) / w
-        z2 = Z**2 * squares / w**2  # Z^2 / size
-        middle = (p + z2 / 2) / (1 + z2)
-        half = np.sqrt(z2 * p * (1 - p) + z2**2 / 4) / (1 + z2)
-    low, high = np.clip(middle - half, 0, 1), np.clip(middle + half, 0, 1)
-    return pd.DataFrame({"risk": risks, "observed": p, "low": low, "high": high, "n": np.bincount(code)})
-
-
-def smoothed_calibration(
-    y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None, *, points: int = 100
-) -> pd.DataFrame:
-    """The curve behind the ICI, from the 1st to the 99th percentile; columns risk, observed."""
-    c = resample.ranked(y, risk, weight)
-    low, high = np.quantile(c.risk, (0.01, 0.99))
-    grid = np.linspace(low, high, points)
-    return pd.DataFrame({"risk": grid, "observed": resample.smoothed(c, resample.logit(grid))})
-
-
-def risk_histogram(y: npt.ArrayLike, risk: npt.ArrayLike, bins: int = 20) -> pd.DataFrame:
-    """Rows in bins of equal width over [0, 1]; columns low, high, events, non_events."""
-    c, edges = resample.ranked(y, risk, None), np.linspace(0, 1, bins + 1)
-    events, others = (np.histogram(c.risk[c.y == of], edges)[0] for of in (1, 0))
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "events": events, "non_events": others})
-
-
-def roc_curve(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> pd.DataFrame:
-    """From (0, 0), then one row per distinct risk; columns threshold, fpr, tpr."""
-    threshold, seen, hits = resample.steps(resample.ranked(y, risk, weight))
-    with np.errstate(all="ignore"):
-        fpr, tpr = (seen - hits) / (seen - hits)[-1], hits / hits[-1]
-    return pd.DataFrame({"threshold": threshold, "fpr": fpr, "tpr": tpr})
-
-
-def pr_curve(y: npt.ArrayLike, risk: npt.ArrayLike, weight: Weight = None) -> pd.DataFrame:
-    """One row per distinct risk, recall rising; columns threshold, recall, precision."""
-    threshold, seen, hits = (of[1:] for of in resample.steps(resample.ranked(y, risk, weight)))
-    with np.errstate(all="ignore"):
-        recall, precision = hits / hits[-1], hits / seen
-    return pd.DataFrame({"threshold": threshold, "recall": recall, "precision": precision})
-
-
 def evaluate(
     y: npt.ArrayLike,
     risk: npt.ArrayLike,
@@ -236,17 +187,19 @@ def evaluate(
     person: npt.ArrayLike | None = None,
     weight: Weight = None,
     groups: Mapping[str, npt.ArrayLike] | None = None,
+    comparators: Mapping[str, npt.ArrayLike] | None = None,
     bootstrap: int = 500,
     seed: int = 0,
 ) -> Evaluation:
-    """Every measure, overall and by group, with 95 % percentile intervals.
+    """Every measure, overall, by group and of each comparator, with 95 % percentile intervals.
 
     A bootstrap sample draws as many clusters (patients, hospital-years; rows without ``cluster``) as
-    there are, with replacement: their counts become weights on rows sorted once, and every group is
-    measured in the same samples. An interval runs from the k-th lowest to the k-th highest sample,
-    k = floor(0.025 (bootstrap + 1)). The ICI has none: noise adds to an absolute value, so its
-    samples lie too high. ``groups`` maps an attribute to its level in each row, where a missing one
-    reads "missing". Under SMALLEST_GROUP distinct ``person`` (rows, without it) it is suppressed.
+    there are, with replacement: their counts become weights on rows sorted once, and every group and
+    comparator is measured in the same samples. An interval runs from the k-th lowest to the k-th
+    highest sample, k = floor(0.025 (bootstrap + 1)). The ICI has none: noise adds to an absolute
+    value, so its samples lie too high. ``groups`` maps an attribute to its level in each row, where a
+    missing one reads "missing". Under SMALLEST_GROUP distinct ``person`` (rows, without it) it is
+    suppressed. ``comparators`` maps a name to its risk in each row.
 
     >>> made = evaluate([0, 1, 0, 1] * 25, [0.2, 0.6, 0.4, 0.3] * 25, threshold=0.3, bootstrap=99)
     >>> made.overall.set_index("metric").loc["auroc", "value"].item()
@@ -263,27 +216,77 @@ def evaluate(
         strata += [(group, level, resample.subset(whole, code == k)) for k, level in enumerate(levels)]
     # The cohort itself is no subgroup: that it is small shows in its intervals.
     hidden = [bool(group) and len(np.unique(people[c.order])) < SMALLEST_GROUP for group, _, c in strata]
-    fits = [resample.fit(c, threshold) for _, _, c in strata]
-    samples = np.full((len(strata), bootstrap, 11), np.nan)
+    others = {name: resample.ranked(y, of, weight) for name, of in (comparators or {}).items()}
     clusters, _ = resample.coded(cluster, len(whole.y), "cluster")
+    own, folded = [], []
+    for _, _, c in strata:
+        figures, table = resample.fit(c, threshold)
+        own.append(figures)
+        folded.append(resample.fold(c, clusters, table))
+    rivals = [resample.fold(c, clusters) for c in others.values()]
+    samples = np.full((len(strata), bootstrap, 11), np.nan)
+    theirs = np.full((len(rivals), 2, bootstrap), np.nan)
     for some, drawn in resample.draws(clusters, bootstrap, seed):
-        for (_, _, c), fit, sample, hide in zip(strata, fits, samples, hidden, strict=True):
+        counts = np.ascontiguousarray(drawn.T)
+        for f, figures, sample, hide in zip(folded, own, samples, hidden, strict=True):
             if not hide:
-                sample[some] = resample.refit(c, fit, drawn.take(clusters[c.order], axis=1) * c.weight)
-    records = []
-    for (group, level, c), (own, _), sample, hide in zip(strata, fits, samples, hidden, strict=True):
-        found, spread = resample.named(own, threshold), resample.named(sample, threshold)
-        found["ici"] = np.array(resample.ici(c))
-        for metric, value in found.items():
-            shown = (float(value), *resample.interval(spread[metric], float(value)), len(c.y), c.y.sum())
-            figures = (np.nan, np.nan, np.nan, len(c.y), np.nan) if hide else shown
-            records.append((group, level, metric, *figures, hide))
-    columns = ["group", "level", "metric", "value", "low", "high", "n", "events", "suppressed"]
-    frame, size = pd.DataFrame(records, columns=columns), len(records) // len(strata)
-    overall = frame.iloc[:size][columns[2:8]].astype({"events": int})
-    return Evaluation(
-        overall=overall, by_group=frame.iloc[size:].reset_index(drop=True), threshold=threshold
+                sample[some] = resample.refit(f, figures, counts)
+        for f, sample in zip(rivals, theirs, strict=True):
+            sample[:, some] = resample.areas(f, counts)[:2]
+    by_group = pd.concat(
+        [_stratum(*of, threshold=threshold) for of in zip(strata, own, samples, hidden, strict=True)],
+        ignore_index=True,
     )
+    size = len(by_group) // len(strata)
+    return Evaluation(
+        overall=by_group.iloc[:size][COLUMNS[2:8]].astype({"events": int}),
+        by_group=by_group.iloc[size:].reset_index(drop=True),
+        by_comparator=_compared(others, theirs, own[0], samples[0], threshold=threshold),
+        threshold=threshold,
+    )
+
+
+def _stratum(
+    stratum: tuple[str, str, resample.Ranked],
+    own: Floats,
+    sample: Floats,
+    hide: bool,  # noqa: FBT001 one of a row of four
+    *,
+    threshold: float,
+) -> pd.DataFrame:
+    """The rows of one group of ``Evaluation.by_group``."""
+    group, level, c = stratum
+    found, spread = resample.named(own, threshold), resample.named(sample, threshold)
+    found["ici"] = np.array(np.nan if hide else resample.ici(c))
+    records = []
+    for metric, value in found.items():
+        shown = (float(value), *resample.interval(spread[metric], float(value)), len(c.y), c.y.sum())
+        figures = (np.nan, np.nan, np.nan, len(c.y), np.nan) if hide else shown
+        records.append((group, level, metric, *figures, hide))
+    return pd.DataFrame(records, columns=COLUMNS)
+
+
+def _compared(
+    others: Mapping[str, resample.Ranked],
+    theirs: Floats,
+    own: Floats,
+    sample: Floats,
+    *,
+    threshold: float,
+) -> pd.DataFrame:
+    """``Evaluation.by_comparator``. ``own`` and ``sample`` are the model's."""
+    model, drawn = resample.named(own, threshold)["auroc"], resample.named(sample, threshold)["auroc"]
+    records = []
+    for (name, c), (auroc, auprc) in zip(others.items(), theirs, strict=True):
+        found = resample.point(c, threshold) | {"ici": resample.ici(c)}
+        found["model_minus_this"] = float(model) - found["auroc"]
+        spread = {"auroc": auroc, "auprc": auprc, "model_minus_this": drawn - auroc}
+        nothing = np.empty(0)
+        records += [
+            (name, metric, value, *resample.interval(spread.get(metric, nothing), value))
+            for metric, value in found.items()
+        ]
+    return pd.DataFrame(records, columns=["comparator", "metric", "value", "low", "high"])
 
 
 def paired_difference(
@@ -302,49 +305,77 @@ def paired_difference(
     0.5
     """
     a, b = resample.ranked(y, risk_a, weight), resample.ranked(y, risk_b, weight)
-
     clusters, _ = resample.coded(cluster, len(a.y), "cluster")
-
-    def difference(drawn: Floats) -> Floats:
-        left, right = (
-            resample.ranks(c, drawn.take(clusters[c.order], axis=1) * c.weight)[0] for c in (a, b)
-        )
-        return left - right
-
-    value = float(difference(np.ones((1, len(a.y))))[0])
-    samples = [difference(drawn) for _, drawn in resample.draws(clusters, bootstrap, seed)]
+    left, right = (resample.fold(c, clusters) for c in (a, b))
+    value = float((resample.areas(left)[0] - resample.areas(right)[0])[0])
+    samples = [
+        resample.areas(left, counts)[0] - resample.areas(right, counts)[0]
+        for counts in (drawn.T for _, drawn in resample.draws(clusters, bootstrap, seed))
+    ]
     low, high = resample.interval(np.concatenate([*samples, []]), value)
     return Difference(value=value, low=low, high=high)
 
 
 def as_dict(evaluation: Evaluation) -> dict[str, Any]:
     """The evaluation as JSON: what is no finite number (undefined, suppressed) becomes null."""
-    of = _records(evaluation.overall)
+    frame = evaluation.overall
+    at = _records(frame)
     groups = []
-    for (group, level), frame in evaluation.by_group.groupby(["group", "level"], sort=False):
-        at = _records(frame)
-        groups.append({"group": group, "level": level})
-        groups[-1] |= {name: at["auroc"][name] for name in ("n", "events", "suppressed")}
-        groups[-1] |= {"auroc": {name: at["auroc"][name] for name in ("value", "low", "high")}}
-        groups[-1] |= {name: at[name]["value"] for name in ("slope", "oe", "brier")}
+    for (group, level), members in evaluation.by_group.groupby(["group", "level"], sort=False):
+        row, known = _records(members), members.iloc[0]
+        groups.append(
+            {
+                "group": group,
+                "level": level,
+                "n": int(known["n"]),
+                "events": None if known["suppressed"] else int(known["events"]),
+                "suppressed": bool(known["suppressed"]),
+                "auroc": row["auroc"],
+                **{metric: row[metric]["value"] for metric in IN_GROUPS},
+                "intervals": {metric: _span(row[metric]) for metric in IN_GROUPS},
+            }
+        )
+    rows, events = (int(frame[name].iloc[0]) for name in ("n", "events"))
+    return {**_measures(at, rows, events, evaluation.threshold), "groups": groups}
+
+
+def comparators_as_dict(evaluation: Evaluation) -> dict[str, Any]:
+    """Each comparator by its name, as JSON."""
+    rows, events = (int(evaluation.overall[name].iloc[0]) for name in ("n", "events"))
+    found = {}
+    for name, members in evaluation.by_comparator.groupby("comparator", sort=False):
+        at = _records(members)
+        gain = {"model_minus_this": {"auroc": at.pop("model_minus_this")}}
+        found[str(name)] = _measures(at, rows, events, evaluation.threshold) | gain
+    return found
+
+
+def _measures(
+    at: Mapping[str, dict[str, float | None]], rows: int, events: int, threshold: float
+) -> dict[str, Any]:
+    value = {metric: row["value"] for metric, row in at.items()}
     return {
-        **{name: of["auroc"][name] for name in ("n", "events")},
-        **{
-            metric: {name: of[metric][name] for name in ("value", "low", "high")}
-            for metric in ("auroc", "auprc")
-        },
-        **{metric: of[metric]["value"] for metric in ("brier", "brier_skill")},
-        "calibration": {metric: of[metric]["value"] for metric in ("intercept", "slope", "oe", "ici")},
-        "at_threshold": {"threshold": evaluation.threshold}
-        | {metric: of[metric]["value"] for metric in (*AT_THRESHOLD, "net_benefit")},
-        "intervals": {
-            metric: {name: row[name] for name in ("low", "high")} for metric, row in of.items()
-        },
-        "groups": groups,
+        "n": rows,
+        "events": events,
+        **{metric: at[metric] for metric in ("auroc", "auprc")},
+        **{metric: value[metric] for metric in ("brier", "brier_skill")},
+        "calibration": {metric: value[metric] for metric in ("intercept", "slope", "oe", "ici")},
+        "at_threshold": {"threshold": threshold}
+        | {metric: value[metric] for metric in (*AT_THRESHOLD, "net_benefit")},
+        "intervals": {metric: _span(row) for metric, row in at.items()},
     }
 
 
-def _records(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Rows by metric, as JSON takes them."""
-    rows = frame.replace([np.inf, -np.inf], np.nan).astype({"events": "Int64"}).astype(object)
-    return {row["metric"]: row for row in rows.where(rows.notna(), None).to_dict("records")}
+def _span(row: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: row[name] for name in ("low", "high")}
+
+
+def _records(frame: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """value, low and high by metric, as JSON takes them."""
+    return {
+        metric: {
+            name: float(figure) if np.isfinite(figure) else None
+            for name, figure in zip(("value", "low", "high"), figures, strict=True)
+        }
+        for metric, *figures in frame[["metric", "value", "low", "high"]].itertuples(index=False)
+    }

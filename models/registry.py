@@ -20,6 +20,7 @@ from data.contract import Kind
 from data.errors import CaremodelsError, NotFoundError
 from data.home import Home
 from models.artifact import Artifact
+from models.ledger import Anchor, Entry
 
 _COLUMN_TYPES: dict[Kind, str] = {
     # Doubles throughout: an integer column with a gap, or an int where a double stands, is refused.
@@ -31,6 +32,10 @@ _COLUMN_TYPES: dict[Kind, str] = {
     "time": "string",
 }
 ROOT = Path(__file__).resolve().parents[1]
+NUMBER, MAC = "ledger.number", "ledger.mac"
+"""Tags of a version: the last entry of the promotion ledger that is about it."""
+PROMPT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""A tracking server that is down is told within seconds where the answer can do without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,7 @@ def _mlflow(home: Home) -> Iterator[Any]:
     """MLflow, pointed at this home; its failures become ours."""
     telemetry.off()
     import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
 
     # MLflow reports each schema migration and each registration as a log line of its own.
     for name in ("mlflow", "alembic"):
@@ -60,6 +66,8 @@ def _mlflow(home: Home) -> Iterator[Any]:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             raise NotFoundError(error.message.splitlines()[0]) from None
         raise CaremodelsError(f"MLflow: {error.message.splitlines()[0]}") from None
+    except SQLAlchemyError as error:
+        raise CaremodelsError(f"MLflow: its store cannot be used ({type(error).__name__})") from None
     finally:
         # MLflow writes the address into the environment, where the next home would take it for a
         # setting of the user's.
@@ -142,8 +150,74 @@ def fetch(home: Home, model: str, version: str) -> Path:
 
 def set_alias(home: Home, model: str, alias: str, version: str) -> None:
     """Show in MLflow what was released."""
-    with _mlflow(home) as mlflow:
+    with _promptly(), _mlflow(home) as mlflow:
         mlflow.MlflowClient().set_registered_model_alias(model, alias, version)
+
+
+def drop_alias(home: Home, model: str, alias: str) -> None:
+    """Show in MLflow that ``alias`` names no version; where it names none, nothing is done."""
+    with _promptly(), _mlflow(home) as mlflow:
+        mlflow.MlflowClient().delete_registered_model_alias(model, alias)
+
+
+def aliases(home: Home, model: str) -> dict[str, str]:
+    """Alias -> version, as MLflow shows them; none where it does not know the model."""
+    if _unmade(home):
+        return {}
+    try:
+        with _promptly(), _mlflow(home) as mlflow:
+            found = mlflow.MlflowClient().get_registered_model(model).aliases
+            return {name: str(version) for name, version in found.items()}
+    except NotFoundError:
+        return {}
+
+
+def anchor(home: Home, entry: Entry) -> None:
+    """Keep a ledger entry's number and mac as tags of the version that it is about."""
+    with _promptly(), _mlflow(home) as mlflow:
+        client = mlflow.MlflowClient()
+        # The mac first: ``ledger.hold`` takes an older number beside it for a process that was ended.
+        for tag, value in ((MAC, entry.mac), (NUMBER, str(entry.number))):
+            client.set_model_version_tag(entry.model, entry.version, tag, value)
+
+
+def anchors(home: Home) -> list[Anchor]:
+    """The ledger's entries that MLflow knows of, by the tags of each version."""
+    if _unmade(home):
+        return []
+    found = []
+    with _promptly(), _mlflow(home) as mlflow:
+        client, token = mlflow.MlflowClient(), None
+        while token != "":
+            page = client.search_model_versions(page_token=token)
+            found += [kept for version in page if (kept := _anchor(version))]
+            token = page.token or ""
+    return found
+
+
+def _anchor(version: Any) -> Anchor | None:
+    number, mac = version.tags.get(NUMBER), version.tags.get(MAC)
+    if number is None and mac is None:
+        return None
+    place = f"MLflow's version {version.name} {version.version}"
+    return Anchor(place=place, number=int(number) if str(number).isdecimal() else 0, mac=mac or "")
+
+
+def _unmade(home: Home) -> bool:
+    """Whether the home has no store yet: asking would make one, which takes seconds."""
+    return home.tracking_uri.startswith("sqlite:///") and not Path(home.tracking_uri[10:]).exists()
+
+
+@contextmanager
+def _promptly() -> Iterator[None]:
+    """Settings of MLflow's client under which a server that is down is told soon."""
+    ours = {name: value for name, value in PROMPT.items() if name not in os.environ}
+    os.environ |= ours
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]
 
 
 def _experiment(mlflow: Any, home: Home, name: str) -> str:

@@ -15,6 +15,7 @@ from data.errors import ConflictError
 from models import manifest
 
 Pointer = Literal["champion", "challenger"]
+POINTERS: tuple[Pointer, ...] = ("champion", "challenger")
 
 
 def publish(releases: Path, source: Path, *, model: str, version: str) -> Path:
@@ -49,12 +50,24 @@ def point(releases: Path, *, model: str, pointer: Pointer, version: str) -> None
     draft.replace(target)
 
 
+def unpoint(releases: Path, *, model: str, pointer: Pointer) -> None:
+    """Make ``pointer`` name no version, so that the service answers 503."""
+    (releases / model / pointer).unlink(missing_ok=True)
+
+
 def pointed(releases: Path, *, model: str, pointer: Pointer = "champion") -> str | None:
-    """The version that ``pointer`` names, or None."""
+    """The version that ``pointer`` names, or None. What is no text names a version that is not there."""
     target = releases / model / pointer
-    return target.read_text(encoding="utf-8").strip() if target.is_file() else None
+    if not target.is_file():
+        return None
+    return target.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def models(releases: Path) -> list[str]:
     """Models of which a version is champion."""
     return sorted(file.parent.name for file in releases.glob("*/champion"))
+
+
+def known(releases: Path) -> list[str]:
+    """Models of which a version was ever released, whatever the pointers name now."""
+    return sorted(folder.name for folder in releases.glob("[!.]*") if folder.is_dir())

@@ -2,7 +2,8 @@
 
 Inputs become counts on the cells of the version's own reference, for all sites together and for
 each site that the reference knows. Only risk, outcome and the patient's keyed hash of answered
-rows stay as arrays: performance is resampled by patient.
+rows stay as arrays: performance is resampled by patient. The risk is that of the model's event: of an
+ordinal model the log's own ``risk`` is that of the level which was answered.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from data.contract import Kind
 from data.log.read import batches, count
 from data.period import Period
 from models.artifact import Artifact
+from models.calibration import sigmoid
 from models.reference import Reference
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,7 +80,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """``outcome`` (0 or 1), ``risk`` and ``patient`` of the scored rows whose outcome is known."""
+    """``outcome`` (0 or 1), ``risk`` of it and ``patient`` of the scored rows whose outcome is known."""
 
     period: Period
     whole: Counts
@@ -186,7 +188,7 @@ class _Counting:
         scored = np.flatnonzero(status == "scored")
         if not len(scored):
             return
-        risk = batch["risk"].to_numpy(zero_copy_only=False)[scored]
+        risk = sigmoid(batch["margin"].to_numpy(zero_copy_only=False)[scored])
         texts = batch["inputs"].to_pylist()
         patient = self._numbered(_texts(batch["patient"])[scored])
         self._inputs([texts[position] for position in scored], site[scored], patient, risk)

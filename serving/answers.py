@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from data.contract import Text
 from data.errors import FieldError
 
-Risk = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Value = bool | int | float | str | list[str] | None
 
 
@@ -48,9 +48,29 @@ class Reason(Struct, frozen=True):
     reason_zh: str
 
 
-class Scored(Struct, frozen=True, tag_field="status", tag="scored"):
+class PredictionSet(Struct, frozen=True):
+    """The outcomes (0 and 1) or levels that the inputs do not rule out.
+
+    Such sets hold the true one in the share ``coverage`` of patients; see ``models.conformal``. Never an
+    interval around the risk.
+    """
+
+    classes: tuple[int, ...] = field(name="set")
+    coverage: Share
+
+
+class Scored(Struct, frozen=True, kw_only=True, tag_field="status", tag="scored"):
+    """``risk`` is that of the event; of an ordinal model the chance of this ``level`` or a more urgent
+    one, beside the ``probabilities`` of each, the most urgent first. ``novelty`` is the share of the
+    training rows that are less strange in their inputs.
+    """
+
     prediction_id: str
-    risk: Risk
+    risk: Share
+    level: int | UnsetType = UNSET
+    probabilities: tuple[Share, ...] | UnsetType = UNSET
+    conformal: PredictionSet | UnsetType = UNSET
+    novelty: Share | UnsetType = UNSET
     band: NamedBand
     explanation: Explanation
     warnings: tuple[FieldError, ...]
@@ -61,9 +81,19 @@ class Abstained(Struct, frozen=True, tag_field="status", tag="abstained"):
     reasons: tuple[Reason, ...]
 
 
+class Fault(Struct, frozen=True, omit_defaults=True):
+    """One fault; ``instance`` is the place of the instance that has it, where that is not plain."""
+
+    field: str
+    reason: str
+    instance: int | None = None
+
+
 class Refused(Struct, frozen=True, tag_field="status", tag="refused"):
+    """The faults of the instance; of a series those of any of its rows."""
+
     prediction_id: str
-    errors: tuple[FieldError, ...]
+    errors: tuple[Fault, ...]
 
 
 Prediction = Scored | Abstained | Refused
@@ -91,14 +121,6 @@ class OutcomesAnswer(Struct, frozen=True):
     repeated: int
     superseded: int
     results: list[OutcomeResult]
-
-
-class Fault(Struct, frozen=True, omit_defaults=True):
-    """One fault; ``instance`` is the place of the instance that has it."""
-
-    field: str
-    reason: str
-    instance: int | None = None
 
 
 class Problem(Struct, frozen=True):

@@ -85,14 +85,15 @@ def score(
         say(f"{model} {version}: {NOTICE.en}")
     with open_store(home.marts, write=False) as store:
         stage("counting the rows", 0.01)
-        planned, loads = blocks.cut(store, mart, period, finer=EXPLAINED if explain else 1)
+        cut = blocks.cut_series if answers.series else blocks.cut
+        planned, loads = cut(store, mart, period, finer=EXPLAINED if explain else 1)
         about = _about(answers, period, loads)
         plan = json.dumps({**about, "blocks": [asdict(block) for block in planned]}, indent=1).encode()
         schema = named(answers.schema(mart))
         schema = schema.with_metadata({OURS: json.dumps(about, ensure_ascii=False)})
         with parts.opened(out, plan, schema, say=say) as opened:
             try:
-                _fill(store, mart, answers, opened, planned, loads, stage=stage, say=say)
+                _fill(store, mart, answers, opened, planned, loads, period, stage=stage, say=say)
                 return _join(opened, planned, stage=stage, say=say)
             except KeyboardInterrupt:
                 say(f"stopped; {_kept(opened)}")
@@ -145,6 +146,7 @@ def _fill(
     opened: Parts,
     planned: list[Block],
     loads: list[str],
+    period: Period,
     *,
     stage: Stage,
     say: Callable[[str], None],
@@ -158,14 +160,34 @@ def _fill(
 
     def scored(block: Block) -> Iterator[pa.Table]:
         nonlocal done
-        rows = blocks.within(store, mart, block, loads=loads, columns=answers.columns)
-        for table in store.engine.mapped(rows, answers, answers.schema(mart)):
+        for table in _answered(store, mart, answers, block, loads, period):
             yield table.rename_columns(opened.schema.names)
             done += len(table)
             stage(f"scored: {done:,} of {total:,} rows", (1 - JOINING) * done / total)
 
     for number in missing:
         opened.write(number, scored(planned[number]), size=planned[number].rows)
+
+
+def _answered(
+    store: Store, mart: Mart, answers: Answers, block: Block, loads: list[str], period: Period
+) -> Iterator[pa.Table]:
+    """The answers to the rows of ``block``, a batch at a time."""
+    schema = answers.schema(mart)
+    if not answers.series:
+        rows = blocks.within(store, mart, block, loads=loads, columns=answers.columns)
+        yield from store.engine.mapped(rows, answers, schema)
+        return
+    # An engine cuts its batches where it likes, in the middle of a series too: they are put together
+    # here, on Spark as well.
+    tables = blocks.within_series(store, mart, block, period, loads=loads, columns=answers.columns)
+    for table in tables:
+        found = answers(table).cast(schema)
+        if not period.open:
+            time = found[mart.time]
+            asked = pc.and_(pc.greater_equal(time, period.start), pc.less(time, period.end))
+            found = found.filter(asked)
+        yield found
 
 
 def _join(opened: Parts, planned: list[Block], *, stage: Stage, say: Callable[[str], None]) -> Counts:

@@ -37,14 +37,18 @@ class Deployed:
     faults: Mapping[str, Fault] = field(default_factory=dict)
 
     def refresh(self) -> None:
-        """Load what is newly pointed to. A version that does not verify leaves the old one in place."""
+        """Load what is newly pointed to. A version that does not verify leaves the old one in place;
+        one to which no pointer leads any more was withdrawn and answers nothing.
+        """
         scorers: dict[str, Scorer] = {}
         faults: dict[str, Fault] = {}
         for model in release.models(self.releases):
             known, fault = self.scorers.get(model), self.faults.get(model)
+            version = self._pointed(model)
+            if version is None:  # withdrawn since the pointers were listed
+                continue
             if known:
                 scorers[model] = known
-            version = self._pointed(model)
             if known and known.version == version:
                 continue
             if fault and fault.version == version and time.monotonic() < fault.tried + RETRY_SECONDS:
@@ -76,9 +80,9 @@ class Deployed:
         """Whether something is served and nothing failed to load."""
         return bool(self.scorers) and not self.faults
 
-    def _pointed(self, model: str) -> str:
+    def _pointed(self, model: str) -> str | None:
         try:
-            return release.pointed(self.releases, model=model) or ""
+            return release.pointed(self.releases, model=model)
         except ValueError:  # not text
             return ""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +22,15 @@ PROBLEMS = {
     500: "Internal error; nothing was answered",
     503: "No version is released, or the prediction log cannot be written",
 }
+_SCHEMAS = "#/components/schemas/"
+_OWN = {
+    "PredictRequest": "request",
+    "Context": "context",
+    "PredictAnswer": "answer",
+    "Scored": "scored",
+    "PredictionSet": "prediction_set",
+}
+"""Of these each model has its own, and how they are called behind its name."""
 _KINDS = {"number": "number", "integer": "integer", "flag": "boolean"}
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
@@ -45,11 +55,12 @@ def instance_schema(artifact: Artifact) -> dict[str, Any]:
 def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """OpenAPI 3.1 of every route, with one prediction path a model."""
     types = (PredictRequest, PredictAnswer, OutcomeItem, OutcomesAnswer, Problem)
-    references, schemas = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    _, answer, outcome, outcomes, _ = references
-    untyped = schemas.pop("PredictRequest")  # each model has its own, with typed instances
+    references, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    _, _, outcome, outcomes, _ = references
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
+    untyped = {name: schemas.pop(name) for name in _OWN}
     reports = {"type": "array", "maxItems": MOST_OUTCOMES, "items": outcome}
     paths: dict[str, Any] = {
         "/v1/models": {"get": _operation("The models served", problems=(500,))},
@@ -63,12 +74,11 @@ def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     }
     for artifact in artifacts:
         name, title = artifact.spec.name, artifact.spec.title.en
-        request = {"$ref": f"#/components/schemas/{name}_request"}
-        schemas[f"{name}_instance"] = instance_schema(artifact)
-        schemas[f"{name}_request"] = _request(untyped, name)
+        schemas |= _model_schemas(artifact, untyped)
         paths[f"/v1/{name}"] = {
             "get": _operation(f"{name}: version, figures, schema, card", problems=(500, 503))
         }
+        request, answer = ({"$ref": f"{_SCHEMAS}{name}_{of}"} for of in ("request", "answer"))
         asked = _operation(title, request, answer, problems=tuple(PROBLEMS))
         paths[f"/v1/{name}/predict"] = {"post": {**asked, "parameters": [_IDEMPOTENCY]}}
     return {
@@ -79,18 +89,50 @@ def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     }
 
 
-def _request(untyped: dict[str, Any], model: str) -> dict[str, Any]:
-    instances = {
+def _model_schemas(artifact: Artifact, untyped: Mapping[str, Any]) -> dict[str, Any]:
+    """What this model is asked and what it answers; ``untyped`` is what all models have of it."""
+    model, spec = artifact.spec.name, artifact.spec
+    own = copy.deepcopy(dict(untyped))
+    request, context, scored, conformal = (
+        own[name]["properties"] for name in ("PredictRequest", "Context", "Scored", "PredictionSet")
+    )
+    request["instances"] = {
         "type": "array",
         "minItems": 1,
         "maxItems": MOST_INSTANCES,
-        "items": {"$ref": f"#/components/schemas/{model}_instance"},
+        "items": {"$ref": f"{_SCHEMAS}{model}_instance"},
+        "description": "One object a patient",
     }
-    return {
-        **untyped,
-        "title": f"{model}_request",
-        "properties": {**untyped["properties"], "instances": instances},
+    if spec.lookback is None:
+        del context["series_id"]
+    else:
+        rows = f"Rows of one series, {artifact.mart.order} rising. The last is scored, in the light of "
+        rows += f"those in the {spec.lookback} h that it ends; of more than one, series_id says whose"
+        request["instances"]["description"] = rows
+        request["context"]["anyOf"][0] |= {"minItems": 1, "maxItems": 1}
+    if spec.triage is None:
+        del scored["level"], scored["probabilities"]
+    else:
+        levels = [level.value for level in spec.triage.levels]
+        scored["level"]["enum"] = levels
+        scored["probabilities"] |= {"minItems": len(levels), "maxItems": len(levels)}
+        own["Scored"]["required"] += ["level", "probabilities"]
+    conformal["set"]["items"]["enum"] = list(artifact.conformal.classes)
+    named = {f"{_SCHEMAS}{name}": f"{_SCHEMAS}{model}_{of}" for name, of in _OWN.items()}
+    schemas = {
+        f"{model}_{_OWN[name]}": _pointed({**schema, "title": f"{model}_{_OWN[name]}"}, named)
+        for name, schema in own.items()
     }
+    return {f"{model}_instance": instance_schema(artifact), **schemas}
+
+
+def _pointed(node: Any, named: Mapping[str, str]) -> Any:
+    """``node`` with its references as ``named``."""
+    if isinstance(node, dict):
+        return {key: _pointed(value, named) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_pointed(value, named) for value in node]
+    return named.get(node, node) if isinstance(node, str) else node
 
 
 def _operation(

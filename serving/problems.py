@@ -40,7 +40,7 @@ def response(error: Exception) -> Response:
 def refusal(predictions: Sequence[Prediction]) -> Response:
     """422 where no instance could be answered; each fault with the place of its instance."""
     faults = tuple(
-        Fault(fault.field, fault.reason, position)
+        Fault(fault.field, fault.reason, position if fault.instance is None else fault.instance)
         for position, prediction in enumerate(predictions)
         if isinstance(prediction, Refused)
         for fault in prediction.errors

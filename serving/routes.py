@@ -60,7 +60,7 @@ async def predict(request: Request) -> Response:
     answer_key, body_hash = _idempotency(request, runtime.key, scorer.name, body)
     if answer_key and (sent := await asyncio.to_thread(find_answer, runtime.engine, answer_key)):
         return _replayed(sent, body_hash)
-    asked = read_predict(body)
+    asked = read_predict(body, series=scorer.series)
     if len(asked.instances) > MANY:
         answered = await asyncio.to_thread(scorer.predict, asked, receipt)
     else:
@@ -70,7 +70,7 @@ async def predict(request: Request) -> Response:
     content = msgspec.json.encode(
         PredictAnswer(scorer.name, scorer.version, answered.predictions, scorer.notice)
     )
-    nothing = answered.refused == len(asked.instances)
+    nothing = answered.refused == len(answered.predictions)
     keep = None
     if answer_key and not nothing:
         now = datetime.now(UTC)

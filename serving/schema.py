@@ -22,6 +22,7 @@ LONGEST_NAME = 64
 
 INSTANCE = "instance"
 """What a fault is said to be of that concerns no single field."""
+SERIES_ID = "context[0].series_id"
 Instance = dict[str, Any]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -29,10 +30,13 @@ T = TypeVar("T")
 
 
 class Context(Struct, forbid_unknown_fields=True, frozen=True):
-    """Who and where; never scored. Identifiers are kept as keyed hashes only."""
+    """Who, where and when. Identifiers are kept as keyed hashes only; of all this a model reads the
+    ``site``, where its calibration knows that one. ``series_id``: the series whose rows are sent.
+    """
 
     patient_id: Name | None = None
     encounter_id: Name | None = None
+    series_id: Name | None = None
     site: Name | None = None
     at: Moment | None = None
     groups: dict[Name, Name] = {}
@@ -42,7 +46,7 @@ class Context(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
-    """``instances``: one object a patient, each read on its own (see :func:`read_instance`)."""
+    """``instances``: one object a patient, or a row of the one series; see :func:`read_instance`."""
 
     instances: Annotated[list[Raw], Meta(min_length=1)]
     context: list[Context] | None = None
@@ -63,17 +67,26 @@ class OutcomeItem(Struct, forbid_unknown_fields=True, frozen=True):
         _hold(self.observed_at)
 
 
-def read_predict(body: bytes) -> PredictRequest:
-    """A prediction request. Raises ContractError or TooLargeError."""
+def read_predict(body: bytes, *, series: bool = False) -> PredictRequest:
+    """A prediction request, of a model of a ``series`` or not. Raises ContractError or TooLargeError."""
     request = _read(body, _predict.decode)
     if len(request.instances) > MOST_INSTANCES:
         raise TooLargeError(f"more than {MOST_INSTANCES} instances")
-    if request.context is not None and len(request.context) != len(request.instances):
-        raise ContractError(
-            "context and instances differ in length",
-            errors=(FieldError(field="context", reason="one entry an instance, in their order"),),
-        )
+    _hold_context(request.context, len(request.instances), series=series)
     return request
+
+
+def _hold_context(context: list[Context] | None, instances: int, *, series: bool) -> None:
+    """One context an instance; of a series one, which names it: else patients could be mixed up."""
+    if context is not None and len(context) != (1 if series else instances):
+        wanted = "one entry, for the whole series" if series else "one entry an instance, in their order"
+        raise _refused("context and instances differ in length", "context", wanted)
+    named = [entry.series_id is not None for entry in context or ()]
+    if series and instances > 1 and not any(named):
+        raise _refused("the rows may be of several", SERIES_ID, "required: the rows are of one series")
+    if not series and any(named):
+        place = SERIES_ID.replace("0", str(named.index(True)))
+        raise _refused("the model is of no series", place, "the model takes no series")
 
 
 def read_instance(raw: Raw) -> Instance | FieldError:

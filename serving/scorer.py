@@ -1,15 +1,15 @@
 """From a typed request to answers and what the log keeps of them. No transport in it.
 
-check -> cohort -> features -> score -> explain, the same check and features as in training.
+read -> cohort -> features -> score -> explain, the same check and features as in training.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,35 +18,34 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
-from data.contract import Checked, Text, check
-from data.errors import ContractError, FieldError
+from data.contract import Rows, Text
+from data.errors import FieldError
 from data.pseudonym import keyed_hash
-from data.units import converter
 from models.artifact import Artifact
 from models.artifact import Scored as ScoredRows
-from models.features import show_cell
+from models.calibration import sigmoid
+from models.feature import show_cell
 from models.manifest import NOTICE
 from serving.answers import (
     Abstained,
     Contribution,
     Explanation,
+    Fault,
     NamedBand,
     Prediction,
+    PredictionSet,
     Reason,
     Refused,
     Scored,
 )
-from serving.schema import INSTANCE, Context, Instance, PredictRequest, named, read_instance
+from serving.reading import REFUSED, Asked, read
+from serving.schema import INSTANCE, Context, PredictRequest
 
-NOBODY = Context()
-MOST_UNKNOWN = 20
-"""Unknown fields of one instance that are named to the caller; the rest are only counted."""
 UNKNOWN = "(unknown)"
 """What the log calls a field that nobody declared: a caller may put anything into a name."""
 MISSING, NOT_ADDITIVE = "missing", "does not add up to the risk"
-
-Faults = dict[int, tuple[FieldError, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +75,16 @@ class Answered:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a version says of some rows: ``sets`` (rows, classes), ``novelty`` a percentile."""
+
+    scored: ScoredRows
+    additive: npt.NDArray[np.bool_]
+    sets: npt.NDArray[np.bool_]
+    novelty: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scorer:
     """A released version, ready to answer. ``key`` is the one for keyed hashes."""
 
@@ -86,6 +95,11 @@ class Scorer:
     @property
     def name(self) -> str:
         return self.artifact.spec.name
+
+    @property
+    def series(self) -> bool:
+        """Whether the instances of a request are the rows of one series."""
+        return self.artifact.spec.lookback is not None
 
     @property
     def notice(self) -> Text | None:
@@ -99,119 +113,82 @@ class Scorer:
         return {band.id: NamedBand(band.id, band.label, band.action) for band in bands}
 
     def predict(self, request: PredictRequest, receipt: Receipt) -> Answered:
-        """Answer each instance on its own: scored, abstained, or refused with its faults.
+        """Answer each instance, or the one series: scored, abstained, or refused with its faults.
 
         Raises ContractError for a unit that no instance could have.
         """
-        instances, faults, checked = self._checked(request)
-        rows = np.cumsum(checked.kept) - 1  # position -> row of ``checked``
-        within, reasons = self._cohort(checked)
-        within[[rows[position] for position in faults if checked.kept[position]]] = False
-        ranks = np.cumsum(within) - 1  # row -> row of ``scored``
-        scored = self.artifact.score({name: v[within] for name, v in checked.rows.items()})
-        additive = scored.additive
+        asked = read(self.artifact, request)
+        outside = self._outside(asked)
+        within = [p for p in range(len(asked.contexts)) if p not in asked.faults and p not in outside]
+        found = self._found(asked, np.array(within, dtype=np.intp))
+        ranks = {position: rank for rank, position in enumerate(within)}
         predictions: list[Prediction] = []
         records = []
-        for position in range(len(instances)):
-            row, prediction_id = int(rows[position]), _new_id(receipt.at)
+        for position, context in enumerate(asked.contexts):
+            row, prediction_id = int(asked.place[position]), _new_id(receipt.at)
             prediction: Prediction
             record: dict[str, object] = {}
-            if position in faults:
-                prediction = Refused(prediction_id, faults[position])
+            if position in asked.faults:
+                prediction = Refused(prediction_id, asked.faults[position])
                 # The inputs of a refused instance are not kept: they may be anything.
-                record["reasons"] = self._nameless(faults[position])
+                record["reasons"] = self._nameless(asked.faults[position])
             else:
-                record["inputs"] = self._inputs(checked, row)
-                if within[row]:
-                    rank = int(ranks[row])
-                    values = [f.show(checked.rows, row) for f in self.artifact.features.features]
-                    prediction = self._scored(
-                        prediction_id, scored, rank, values, top=request.top, sound=bool(additive[rank])
-                    )
-                    record |= self._scored_record(prediction, scored, rank)
-                else:
-                    prediction = Abstained(prediction_id, tuple(reasons[row]))
+                record["inputs"] = self._inputs(asked.rows, row)
+                if position in outside:
+                    prediction = Abstained(prediction_id, tuple(outside[position]))
                     record["reasons"] = _json(prediction.reasons)
+                else:
+                    rank = ranks[position]
+                    values = [f.show(asked.rows, row) for f in self.artifact.features.features]
+                    prediction = self._scored(prediction_id, found, rank, values, top=request.top)
+                    record |= self._scored_record(prediction, found.scored, rank)
             predictions.append(prediction)
-            context = request.context[position] if request.context else NOBODY
             records.append(self._record(prediction, context, receipt) | record)
         # Of the whole request, up to its place in the log: each patient waited for all of it.
         spent = (time.perf_counter() - receipt.began) * 1000
         return Answered(
             predictions=predictions,
             records=tuple({**record, "latency_ms": spent} for record in records),
-            not_additive=int((~additive).sum()),
+            not_additive=int((~found.additive).sum()),
         )
 
-    def _checked(self, request: PredictRequest) -> tuple[list[Instance], Faults, Checked]:
-        """The instances in the contract's units, what is wrong with which, and the typed rows."""
-        convert = self._converters(request.units)
-        fields = self.artifact.mart.by_name
-        instances: list[Instance] = []
-        unread: Faults = {}
-        unknown: Faults = {}
-        for position, raw in enumerate(request.instances):
-            instance = read_instance(raw)
-            if isinstance(instance, FieldError):
-                unread[position] = (instance,)
-                instance = {}
-            strangers = instance.keys() - fields.keys()
-            if strangers:
-                unknown[position] = _strangers(strangers)
-                instance = {name: instance[name] for name in instance.keys() & fields.keys()}
-            for name in convert.keys() & instance.keys():
-                if type(instance[name]) in (int, float):
-                    with suppress(OverflowError):  # the check refuses what no float holds
-                        instance[name] = convert[name](instance[name])
-            instances.append(instance)
-        checked = check(self.artifact.mart.columns, instances)
-        faults = checked.faults()
-        for position, found in unknown.items():
-            faults[position] = (*faults.get(position, ()), *found)
-        return instances, faults | unread, checked
-
-    def _converters(self, units: Mapping[str, str]) -> dict[str, Callable[[float], float]]:
-        """Field -> how its numbers come into the contract's unit. Raises ContractError."""
-        convert: dict[str, Callable[[float], float]] = {}
-        faults = []
-        for name, unit in units.items():
-            column = self.artifact.mart.by_name.get(name)
-            if column is None:
-                faults.append(FieldError(field=f"units.{named(name)}", reason="unknown field"))
-                continue
-            how = converter(unit, column.unit)
-            if how is None or column.kind not in ("number", "integer"):
-                wanted = f"cannot be converted to {column.unit}" if column.unit else "has no unit"
-                faults.append(FieldError(field=f"units.{name}", reason=wanted))
-                continue
-            convert[name] = how
-        if faults:
-            raise ContractError("a unit that cannot be", errors=tuple(faults[:MOST_UNKNOWN]))
-        return convert
-
-    def _cohort(self, checked: Checked) -> tuple[npt.NDArray[np.bool_], list[list[Reason]]]:
-        """Mask of the kept rows that the model is for, and for the others why it is not."""
-        within = np.ones(len(checked), dtype=bool)
-        reasons: list[list[Reason]] = [[] for _ in within]
-        for criterion in self.artifact.spec.at_triage(self.artifact.mart):
-            met = criterion.met(self.artifact.mart[criterion.column], checked.rows)
-            for row in np.flatnonzero(~met):
+    def _outside(self, asked: Asked) -> dict[int, list[Reason]]:
+        """Position of each prediction that the model is not for, and why it is not."""
+        whole = np.flatnonzero(asked.place != REFUSED)
+        rows = {name: values[asked.place[whole]] for name, values in asked.rows.items()}
+        reasons: dict[int, list[Reason]] = {}
+        for criterion in self.artifact.spec.at_request(self.artifact.mart):
+            met = criterion.met(self.artifact.mart[criterion.column], rows)
+            for position in whole[~met].tolist():
                 why = Reason(criterion.column, criterion.reason.en, criterion.reason.zh)
-                reasons[row].append(why)
-            within &= met
-        return within, reasons
+                reasons.setdefault(position, []).append(why)
+        return reasons
+
+    def _found(self, asked: Asked, positions: npt.NDArray[np.intp]) -> Found:
+        """What the version says of the predictions at ``positions``."""
+        places = asked.place[positions]
+        # All rows make the matrix, since those of a series look back on one another.
+        matrix = self.artifact.features.matrix(asked.rows)[places]
+        site = np.array([asked.contexts[position].site for position in positions], dtype=object)
+        scored = self.artifact.score_matrix(matrix, site)
+        rows = {name: values[places] for name, values in asked.rows.items()}
+        return Found(
+            scored=scored,
+            additive=scored.additive,
+            sets=self.artifact.sets(rows, scored.margin),
+            novelty=self.artifact.novelty.percentile(rows),
+        )
 
     def _scored(
         self,
         prediction_id: str,
-        scored: ScoredRows,
+        found: Found,
         rank: int,
         values: Sequence[Any],
         *,
         top: int | None,
-        sound: bool,
     ) -> Scored:
-        risk = float(scored.risk[rank])
+        scored, conformal = found.scored, self.artifact.conformal
         features = self.artifact.features.features
         contributions = scored.contributions[rank]
         order = np.argsort(-np.abs(contributions), kind="stable")
@@ -222,15 +199,24 @@ class Scorer:
             for feature, value in zip(features, values, strict=True)
             if value is None
         ]
-        if not sound:
+        if not found.additive[rank]:
             warnings.append(FieldError(field="explanation", reason=NOT_ADDITIVE))
         return Scored(
             prediction_id=prediction_id,
-            risk=risk,
-            band=self._bands[self.artifact.spec.band(risk).id],
+            risk=float(scored.risk[rank]),
+            level=UNSET if scored.level is None else int(scored.level[rank]),
+            probabilities=(
+                UNSET if scored.probabilities is None else tuple(scored.probabilities[rank].tolist())
+            ),
+            conformal=PredictionSet(
+                tuple(itertools.compress(conformal.classes, found.sets[rank].tolist())),
+                conformal.coverage,
+            ),
+            novelty=float(found.novelty[rank]),
+            band=self._bands[self.artifact.spec.band(_event(scored, rank)).id],
             explanation=Explanation(
                 space="log-odds",
-                base_value=scored.base_value,
+                base_value=float(scored.base_value[rank]),
                 contributions=tuple(
                     Contribution(
                         features[i].name, features[i].label, values[i], features[i].unit, said[i]
@@ -252,7 +238,7 @@ class Scorer:
             "received_at": receipt.at,
             "site": context.site,
             "patient": self._hashed(context.patient_id, "patient"),
-            "encounter": self._hashed(context.encounter_id, "encounter"),
+            "encounter": self._hashed(context.encounter_id or context.series_id, "encounter"),
             "status": prediction.__struct_config__.tag,
             "groups": _json(context.groups),
             "warnings": "[]",
@@ -267,34 +253,42 @@ class Scorer:
             "risk": answer.risk,
             "margin": float(scored.margin[rank]),
             "band": answer.band.id,
-            "base_value": scored.base_value,
+            "base_value": answer.explanation.base_value,
             "contributions": _json(dict(zip(names, contributions, strict=True))),
             "warnings": _json(answer.warnings),
         }
 
-    def _inputs(self, checked: Checked, row: int) -> str:
+    def _inputs(self, rows: Rows, row: int) -> str:
+        """The row as the log keeps it; of a series also, as ``series``, what was measured before."""
         columns = self.artifact.mart.columns
-        return _json({c.name: show_cell(c, checked.rows[c.name][row]) for c in columns})
 
-    def _nameless(self, faults: Sequence[FieldError]) -> str:
-        """The faults as the log keeps them."""
-        fields = self.artifact.mart.by_name
-        known = [fault for fault in faults if fault.field in fields or fault.field == INSTANCE]
-        strange = [FieldError(field=UNKNOWN, reason="unknown field")] if len(known) < len(faults) else []
-        return _json([*known, *strange])
+        def shown(of: int) -> dict[str, Any]:
+            return {column.name: show_cell(column, rows[column.name][of]) for column in columns}
+
+        inputs = shown(row)
+        if self.series:
+            before = [{n: v for n, v in shown(of).items() if v is not None} for of in range(row)]
+            inputs["series"] = before
+        return _json(inputs)
+
+    def _nameless(self, faults: Sequence[Fault]) -> str:
+        """The faults as the log keeps them: each once, and no name that nobody declared."""
+        declared = {*self.artifact.mart.by_name, INSTANCE}
+        said = [
+            FieldError(field=fault.field, reason=fault.reason)
+            if fault.field in declared
+            else FieldError(field=UNKNOWN, reason="unknown field")
+            for fault in faults
+        ]
+        return _json(list(dict.fromkeys(said)))
 
     def _hashed(self, value: str | None, kind: str) -> str | None:
         return None if value is None else keyed_hash(self.key, value, kind=kind)
 
 
-def _strangers(names: set[str]) -> tuple[FieldError, ...]:
-    faults = [
-        FieldError(field=named(name), reason="unknown field") for name in sorted(names)[:MOST_UNKNOWN]
-    ]
-    if len(names) > MOST_UNKNOWN:
-        more = f"{len(names) - MOST_UNKNOWN} more unknown fields"
-        faults.append(FieldError(field=INSTANCE, reason=more))
-    return tuple(faults)
+def _event(scored: ScoredRows, rank: int) -> float:
+    """The risk of the model's event, by which its bands are cut."""
+    return float(sigmoid(scored.margin[rank : rank + 1])[0])
 
 
 def _json(value: object) -> str:

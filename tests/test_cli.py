@@ -11,7 +11,7 @@ import pytest
 from data.home import Home
 from data.marts.ed_visit import MART
 from models import artifact, manifest
-from training.run import rebuilt
+from training.rows import rebuilt
 
 pytestmark = pytest.mark.slow
 CANARY = "9417.25"

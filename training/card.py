@@ -1,104 +1,111 @@
-"""The model card and the plots: what a reviewer reads, from one set of figures."""
+"""The model card: one evidence bundle as a page for people and as documents for machines."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import msgspec
-import numpy as np
 
-from models import metrics, plots
 from models.artifact import Artifact
-from models.cohort import NOBODY, Cohort
+from models.cohort import Cohort
+from models.ledger import Entry
 from models.manifest import NOTICE
-from training.evaluate import comparators
+from training.documents import chai, hti1, page, people, tripod
+from training.documents.bundle import Bundle, patients
+from training.documents.field import Field
+from training.documents.questions import KEYS, answers
 
-THRESHOLDS = np.linspace(0.01, 0.6, 60)
+DOCUMENTS = (
+    "card.html",
+    "card.json",
+    "card.chai.xml",
+    "card.hti1.json",
+    "card.tripod.json",
+    "evaluation.json",
+)
+"""What :func:`documents` gives, and an artifact may carry."""
 
 
-def write(folder: Path, fitted: Artifact, figures: Mapping[str, Any], *, cohort: Cohort) -> None:
-    """``card.html``, ``evaluation.json`` and one PNG a plot, in the new ``folder``."""
+def write(
+    folder: Path,
+    fitted: Artifact,
+    figures: Mapping[str, Any],
+    *,
+    drawn: Mapping[str, bytes],
+    cohort: Cohort,
+) -> None:
+    """Every document and one PNG a plot, in the new ``folder``. ``cohort``: the test rows.
+
+    Raises ContractError where the file beside the spec has a key that no document asks for.
+    """
+    found = documents(fitted, figures, drawn=drawn, patients=patients(cohort))
     folder.mkdir(parents=True)
-    drawn = draw(fitted, cohort)
+    for name, content in found.items():
+        (folder / name).write_bytes(content)
     for name, png in drawn.items():
         (folder / f"{name}.png").write_bytes(png)
-    (folder / "evaluation.json").write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
-    (folder / "card.html").write_text(render(fitted, figures, drawn, cohort), encoding="utf-8")
 
 
-def draw(fitted: Artifact, cohort: Cohort) -> dict[str, bytes]:
-    """Each plot as PNG, the comparators beside the model."""
-    y = cohort.outcome
-    risks = {fitted.spec.name: fitted.risk(cohort.rows), **comparators(fitted, cohort)}
-    figures = {
-        "roc": plots.roc(
-            {name: metrics.roc_curve(y, risk) for name, risk in risks.items()},
-            values={name: metrics.auroc(y, risk) for name, risk in risks.items()},
-        ),
-        "precision_recall": plots.precision_recall(
-            {name: metrics.pr_curve(y, risk) for name, risk in risks.items()},
-            values={name: metrics.auprc(y, risk) for name, risk in risks.items()},
-            prevalence=float(y.mean()),
-        ),
-        "calibration": plots.calibration(
-            {name: metrics.calibration_curve(y, risk) for name, risk in risks.items()},
-            histograms={name: metrics.risk_histogram(y, risk) for name, risk in risks.items()},
-            smooth={name: metrics.smoothed_calibration(y, risk) for name, risk in risks.items()},
-        ),
-        "decision_curve": plots.decision_curve(
-            {name: metrics.net_benefit(y, risk, THRESHOLDS) for name, risk in risks.items()}
-        ),
+def documents(
+    fitted: Artifact,
+    figures: Mapping[str, Any],
+    *,
+    drawn: Mapping[str, bytes],
+    patients: int | None,
+    version: str | None = None,
+    ledger: Sequence[Entry] = (),
+) -> dict[str, bytes]:
+    """File name -> content, for a version just fitted or one registered long ago.
+
+    ``patients``: how many people stand in the test rows, None where nobody is named (``card.json``
+    keeps it). What a person has written since then is read anew. Raises ContractError as :func:`write`.
+    """
+    bundle = Bundle.of(
+        fitted,
+        figures,
+        patients=patients,
+        people=people.read(people.place(fitted.spec.name), KEYS),
+        version=version,
+        ledger=ledger,
+    )
+    return of_bundle(bundle, drawn)
+
+
+def of_bundle(b: Bundle, drawn: Mapping[str, bytes]) -> dict[str, bytes]:
+    """File name -> content."""
+    fields = answers(b)
+    named = {"model": b.spec.name, "version": b.version}
+    return {
+        "card.html": page.render(b, fields, drawn).encode(),
+        "card.json": _json({**named, **_content(b, fields)}),
+        "card.chai.xml": chai.xml(b, fields),
+        "card.hti1.json": _json({**named, "attributes": hti1.attributes(fields)}),
+        "card.tripod.json": _json({**named, "items": tripod.checklist(fields)}),
+        "evaluation.json": _json(b.figures),
     }
-    return {name: _png(figure) for name, figure in figures.items()}
 
 
-def render(
-    fitted: Artifact, figures: Mapping[str, Any], drawn: Mapping[str, bytes], cohort: Cohort
-) -> str:
-    """The card as one self-contained page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    provenance = fitted.manifest.provenance
-    rows = {fitted.spec.name: figures, **figures["comparators"]}
-    if figures["weighted"]:
-        rows[f"{fitted.spec.name}, weighted to the population"] = figures["weighted"]
-    return environment.get_template("card.html.j2").render(
-        spec=fitted.spec,
-        demonstration=provenance.use == "demonstration",
-        notice=NOTICE,
-        figures=figures,
-        rows=rows,
-        provenance=provenance,
-        periods=provenance.periods,
-        cluster="patients" if (cohort.patient != NOBODY).any() else "sites",
-        columns=fitted.mart.columns,
-        plots={name: base64.b64encode(png).decode() for name, png in drawn.items()},
-        number=_number,
-        interval=_interval,
-        percent=lambda share: f"{share:.0%}",
-    )
+def _json(content: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(content)) + b"\n"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _interval(row: Mapping[str, float | None]) -> str:
-    if row["value"] is None or row["low"] is None:
-        return _number(row["value"])
-    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+def _content(b: Bundle, fields: Mapping[str, Field]) -> dict[str, Any]:
+    spec = b.spec
+    return {
+        "title": asdict(spec.title),
+        "use": b.provenance.use,
+        "notice": asdict(NOTICE) if b.demonstration else None,
+        "outcome": {"label": asdict(spec.outcome.label), "horizon": asdict(spec.outcome.horizon)},
+        "intended_use": asdict(spec.intended_use),
+        "cautions": [asdict(caution) for caution in spec.cautions],
+        "bands": [asdict(band) for band in spec.bands],
+        "alert_at": spec.alert_at,
+        "provenance": b.provenance,
+        "patients": b.patients,
+        "fields": [{**asdict(field), "state": field.state} for field in fields.values()],
+        "ledger": b.ledger,
+        "figures": b.figures,
+    }

@@ -1,16 +1,15 @@
-"""Fit the trees, their calibration and the comparator, on the very same rows."""
+"""Fit the trees and the logistic regression beside them, on the very same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xgboost as xgb
 
 from data.errors import NotEnoughDataError
-from models.calibration import Calibration
-from models.calibration import fit as fit_calibration
 from models.features import FeatureMap, Matrix
 from models.linear import Logistic
 from models.spec import Boosting
@@ -40,9 +39,9 @@ class _Report(xgb.callback.TrainingCallback):  # type: ignore[misc]  # it ships 
 
 
 def with_gaps(
-    matrix: Matrix, outcome: FloatArray, features: FeatureMap, *, rng: np.random.Generator
-) -> tuple[Matrix, FloatArray]:
-    """The rows, and copies of some of them from which inputs are withheld.
+    matrix: Matrix, features: FeatureMap, *, rng: np.random.Generator
+) -> tuple[Matrix, npt.NDArray[np.intp]]:
+    """The rows, and copies of some of them from which inputs are withheld; and of which row each is.
 
     A survey's chart says yes or no to every chronic condition; a caller may not know them at all.
     Trees that never saw a gap send it down an arbitrary branch, as if the patient had the disease.
@@ -56,7 +55,38 @@ def with_gaps(
         known = {features.mart[name].available for name in feature.reads}
         withheld = no_history if known == {"history"} else rng.random(len(rows)) < 0.1
         copies[withheld, start : start + len(feature.parts)] = np.nan
-    return np.vstack([matrix, copies]), np.concatenate([outcome, outcome[rows]])
+    return np.vstack([matrix, copies]), np.concatenate([np.arange(len(matrix)), rows])
+
+
+def hold(**pairs: Pair) -> None:
+    """Raises NotEnoughDataError naming the part with fewer than ``FEWEST_EVENTS`` of one outcome."""
+    for name, pair in pairs.items():
+        fewest = int(min(pair.outcome.sum(), len(pair) - pair.outcome.sum()))
+        if fewest < FEWEST_EVENTS:
+            raise NotEnoughDataError(
+                f"the {name} rows hold {fewest} of the rarer outcome; {FEWEST_EVENTS} are needed"
+            )
+
+
+def parameters(
+    settings: Boosting, *, ordinal: bool, monotone: Sequence[int] = (), seed: int, threads: int = 2
+) -> dict[str, Any]:
+    """What XGBoost is told. An ordinal model's trees learn how urgent the level is, by least squares."""
+    return {
+        "objective": "reg:squarederror" if ordinal else "binary:logistic",
+        "eval_metric": "rmse" if ordinal else "logloss",
+        "tree_method": "hist",
+        "max_depth": settings.max_depth,
+        "learning_rate": settings.learning_rate,
+        "min_child_weight": settings.min_child_weight,
+        "subsample": settings.subsample,
+        "colsample_bytree": settings.colsample_bytree,
+        "reg_lambda": settings.reg_lambda,
+        "num_parallel_tree": settings.trees_a_round,
+        **({"monotone_constraints": tuple(monotone)} if any(monotone) else {}),
+        "seed": seed,
+        "nthread": threads,
+    }
 
 
 def boosted(
@@ -64,36 +94,21 @@ def boosted(
     tune: Pair,
     *,
     settings: Boosting,
+    ordinal: bool = False,
+    monotone: Sequence[int] = (),
     seed: int,
     budget: int = BUDGET,
     threads: int = 2,
     progress: Progress | None = None,
-) -> tuple[xgb.Booster, Calibration]:
-    """Trees stopped early on the tuning rows, and their calibration on the same.
+) -> xgb.Booster:
+    """Trees stopped early on the tuning rows. ``monotone``: 1, -1 or 0 for each column of the matrix.
 
-    Two parameters on thousands of rows leave the tuning rows fit for both. Raises
-    NotEnoughDataError where either set has fewer than ``FEWEST_EVENTS`` of one outcome.
+    Raises NotEnoughDataError where either set has fewer than ``FEWEST_EVENTS`` of one outcome.
     """
-    for name, pair in (("training", train), ("tuning", tune)):
-        fewest = int(min(pair.outcome.sum(), len(pair) - pair.outcome.sum()))
-        if fewest < FEWEST_EVENTS:
-            raise NotEnoughDataError(
-                f"the {name} rows hold {fewest} of the rarer outcome; {FEWEST_EVENTS} are needed"
-            )
+    hold(training=train, tuning=tune)
     learned = train.dmatrix(budget=budget)
     booster = xgb.train(
-        {
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
-            "tree_method": "hist",
-            "max_depth": settings.max_depth,
-            "learning_rate": settings.learning_rate,
-            "min_child_weight": settings.min_child_weight,
-            "subsample": settings.subsample,
-            "colsample_bytree": settings.colsample_bytree,
-            "seed": seed,
-            "nthread": threads,
-        },
+        parameters(settings, ordinal=ordinal, monotone=monotone, seed=seed, threads=threads),
         learned,
         settings.rounds,
         evals=[(tune.dmatrix(budget=budget, like=learned), "tune")],
@@ -101,8 +116,7 @@ def boosted(
         verbose_eval=False,
         callbacks=[_Report(progress)] if progress else None,
     )
-    booster = booster[: booster.best_iteration + 1]
-    return booster, fit_calibration(margins(booster, tune), tune.outcome)
+    return booster[: booster.best_iteration + 1]
 
 
 def margins(booster: xgb.Booster, pair: Pair) -> FloatArray:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from data import marts
@@ -18,20 +15,21 @@ from data.contract import Mart
 from data.errors import IntegrityError, UsageError
 from data.home import Home
 from data.period import Period
-from data.source import Origin
-from data.store import Slice, open_store
+from data.store import Slice
 from data.terminal import Stage
 from models import artifact, registry
 from models.artifact import Artifact
-from models.calibration import sigmoid
-from models.cohort import Cohort, columns, gathered
+from models.cohort import Cohort
 from models.features import FeatureMap
 from models.manifest import Provenance
-from models.spec import ModelSpec
-from training import build, card, fit
-from training.evaluate import BOOTSTRAP, evaluate, flat
+from models.spec import Boosting, ModelSpec
+from training import ablation, build, card, fit, rows, search
+from training import split as splits
+from training.answers import answered
+from training.draw import draw
+from training.evaluate import BOOTSTRAP, evaluate, flat, tables
 from training.pair import Pair
-from training.split import Split, by_time_and_patient, limits, periods
+from training.split import Split, limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +42,24 @@ class Trained:
     metrics: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much work a training is worth. A matrix of more than ``budget`` bytes stays on disk.
+
+    ``trials`` and ``minutes`` bound the search for better settings than the spec declares; there is
+    none without either. ``ablations``: fit the model again under each that the spec declares.
+    """
+
+    budget: int = fit.BUDGET
+    trials: int = 0
+    minutes: float | None = None
+    ablations: bool = True
+
+    @property
+    def searches(self) -> bool:
+        return self.trials > 0 or self.minutes is not None
+
+
 def train(
     home: Home,
     spec: ModelSpec,
@@ -52,36 +68,34 @@ def train(
     validate_to: str | None = None,
     test_to: str | None = None,
     as_of: datetime | None = None,
-    budget: int = fit.BUDGET,
+    effort: Effort = Effort(),
     seed: int = 0,
     stage: Stage = lambda name, done: None,  # noqa: ARG005 a listener that does not listen
 ) -> Trained:
     """Fit, calibrate, evaluate and register a version. It promotes nothing.
 
-    ``as_of``: learn only from what was known before that time. A matrix of more than ``budget`` bytes
-    stays on disk.
-    Raises NotEnoughDataError, UsageError or ContractError, each naming what is wrong; nothing is
-    registered then.
+    ``as_of``: learn only from what was known before that time. Raises NotEnoughDataError, UsageError
+    or ContractError, each naming what is wrong; nothing is registered then.
     """
     ends = limits(train_to, validate_to, test_to)
     if seed < 0:
         raise UsageError("--seed is 0 or more")
     mart = marts.load(spec.mart)
-    features = FeatureMap.of(mart, spec.features)
+    features = FeatureMap.of(mart, spec.features, spec.lookback)
+    features.constraints(spec.monotone)
     spec.hold(mart, features.inputs)
     stage("reading the mart", 0.0)
     which = Slice(period=Period.between(None, test_to), as_of=as_of)
-    with _cohort(home, spec, mart, which) as (cohort, origins):
-        stretches = periods(cohort.time, ends)
-        split = by_time_and_patient(cohort.time, cohort.patient, stretches)
+    with rows.read(home, spec, mart, which) as (cohort, origins):
+        split = splits.of(spec.split, cohort, ends)
         return _train(
             home,
             spec,
             mart,
             cohort,
             split,
-            provenance=_provenance(cohort, split, origins, as_of, seed),
-            budget=budget,
+            provenance=rows.provenance(cohort, split, origins, as_of, seed),
+            effort=effort,
             seed=seed,
             stage=stage,
         )
@@ -95,10 +109,33 @@ def _train(
     split: Split,
     *,
     provenance: Provenance,
-    budget: int,
+    effort: Effort,
     seed: int,
     stage: Stage,
 ) -> Trained:
+    found: list[search.Found] = []
+
+    def chosen(train: Pair, tune: Pair) -> Boosting:
+        if effort.searches:
+            found.append(
+                search.search(
+                    train,
+                    tune,
+                    spec.boosting,
+                    monotone=features.constraints(spec.monotone),
+                    ordinal=spec.triage is not None,
+                    seed=seed,
+                    trials=effort.trials,
+                    minutes=effort.minutes,
+                    storage=home.path / "searches",
+                    key=f"{spec.name}-{provenance.fingerprint}",
+                    budget=effort.budget,
+                    progress=stage,
+                )
+            )
+        return found[0].settings if found else spec.boosting
+
+    features = FeatureMap.of(mart, spec.features, spec.lookback)
     fitted = build.build(
         spec,
         mart,
@@ -106,143 +143,90 @@ def _train(
         split,
         provenance=provenance,
         seed=seed,
-        budget=budget,
+        budget=effort.budget,
         scratch=home.scratch,
+        chosen=chosen,
         stage=stage,
     )
     test = cohort.take(split.test)
-    stage("evaluating", 0.6)
-    figures = evaluate(fitted, test, mart, seed=seed)
-    figures["ablations"] = _ablations(
-        spec, mart, cohort, split, budget=budget, seed=seed, scratch=home.scratch, stage=stage
-    )
+    stage("evaluating", 0.5)
+    told = answered(fitted, test, seed=seed)
+    figures = evaluate(fitted, test, mart, seed=seed, answers=told)
+    figures["ablations"] = {}
+    if effort.ablations:
+        figures["ablations"] = ablation.measure(
+            fitted.spec,
+            mart,
+            cohort,
+            split,
+            budget=effort.budget,
+            seed=seed,
+            scratch=home.scratch,
+            stage=stage,
+        )
+    figures["search"] = asdict(found[0]) if found else None
     stage("drawing", 0.85)
-    with tempfile.TemporaryDirectory() as scratch:
-        evidence = Path(scratch, "evidence")
-        card.write(evidence, fitted, figures, cohort=test)
-        folder = Path(scratch, "artifact")
-        artifact.write(
-            folder,
-            fitted,
-            evidence={
-                "evaluation.json": msgspec.json.format(msgspec.json.encode(figures)),
-                "card.html": (evidence / "card.html").read_bytes(),
-            },
-        )
-        artifact.load(folder)
-        stage("registering", 0.9)
-        registered = registry.register(
-            home,
-            fitted,
-            folder,
-            params={
-                **asdict(spec.boosting),
-                "seed": seed,
-                "trees": fitted.booster.num_boosted_rounds(),
-                **{f"{part}_period": str(stretch) for part, stretch in split.periods.items()},
-                "data_fingerprint": fitted.manifest.provenance.fingerprint,
-            },
-            metrics=flat(figures),
-            evidence=evidence,
-        )
+    drawn = draw(fitted, test, figures=figures, answers=told)
+    registered = _registered(home, fitted, figures, drawn, test, stage)
     stage("done", 1.0)
     return Trained(
         model=spec.name, version=registered.version, run_id=registered.run_id, metrics=figures
     )
 
 
+def _registered(
+    home: Home,
+    fitted: Artifact,
+    figures: dict[str, Any],
+    drawn: dict[str, bytes],
+    test: Cohort,
+    stage: Stage,
+) -> registry.Version:
+    """The version's folder, written, loaded again to see that it answers, and registered."""
+    with tempfile.TemporaryDirectory() as scratch:
+        evidence = Path(scratch, "evidence")
+        card.write(evidence, fitted, figures, drawn=drawn, cohort=test)
+        for name, table in tables(figures).items():
+            table.to_csv(evidence / f"{name}.csv", index=False)
+        folder = Path(scratch, "artifact")
+        kept = [evidence / "evaluation.json", *sorted(evidence.glob("card.*"))]
+        artifact.write(folder, fitted, evidence={path.name: path.read_bytes() for path in kept})
+        artifact.load(folder)
+        stage("registering", 0.9)
+        provenance = fitted.manifest.provenance
+        return registry.register(
+            home,
+            fitted,
+            folder,
+            params={
+                **asdict(fitted.spec.boosting),
+                "seed": provenance.seed,
+                "trees": fitted.booster.num_boosted_rounds(),
+                **{f"{part}_rows": rows for part, rows in provenance.rows.items()},
+                **{f"{part}_period": " to ".join(days) for part, days in provenance.periods.items()},
+                "data_fingerprint": provenance.fingerprint,
+            },
+            metrics=flat(figures),
+            evidence=evidence,
+        )
+
+
 def reevaluate(
     home: Home, fitted: Artifact, period: Period, *, mart: Mart, bootstrap: int = BOOTSTRAP
 ) -> dict[str, Any]:
-    """Evaluate a version on any period of the mart.
+    """Evaluate a version on any period of the mart; one split by patient on its own test patients.
 
     ``seen`` counts rows of the period that the version was trained or tuned on: where it is not 0
     the figures flatter. Raises IntegrityError where the mart's contract has moved on since.
     """
     if fitted.mart.columns != mart.select([column.name for column in fitted.mart.columns]):
         raise IntegrityError(f"{fitted.spec.name}: the contract of {mart.name} changed since training")
-    with _cohort(home, fitted.spec, mart, Slice(period=period)) as (cohort, _):
+    periods = fitted.manifest.provenance.periods
+    if not periods:
+        with rows.rebuilt(home, fitted, mart=mart) as cohort:
+            test = cohort.take(splits.of(fitted.spec.split, cohort, ()).test)
+            return {**evaluate(fitted, test, mart, bootstrap=bootstrap), "seen": 0}
+    with rows.read(home, fitted.spec, mart, Slice(period=period)) as (cohort, _):
         figures = evaluate(fitted, cohort, mart, bootstrap=bootstrap)
-        tuned_to = np.datetime64(fitted.manifest.provenance.periods["validate"][1])
+        tuned_to = np.datetime64(periods["validate"][1])
         return {**figures, "seen": int((cohort.time.astype("datetime64[D]") <= tuned_to).sum())}
-
-
-@contextmanager
-def rebuilt(home: Home, fitted: Artifact, *, mart: Mart) -> Iterator[Cohort]:
-    """The cohort that a version was made from, as it was then, whatever was loaded since.
-
-    Raises IntegrityError where the mart no longer gives the same rows.
-    """
-    provenance = fitted.manifest.provenance
-    which = Slice(
-        period=Period.between(None, provenance.periods["test"][1]),
-        loads=provenance.load_ids,
-        as_of=provenance.as_of,
-    )
-    with _cohort(home, fitted.spec, mart, which) as (cohort, _):
-        if cohort.fingerprint != provenance.fingerprint:
-            raise IntegrityError(f"{fitted.spec.name}: the mart no longer gives the rows learned from")
-        yield cohort
-
-
-@contextmanager
-def _cohort(
-    home: Home, spec: ModelSpec, mart: Mart, which: Slice
-) -> Iterator[tuple[Cohort, list[Origin]]]:
-    """A cohort of the mart, and where its rows came from."""
-    with ExitStack() as until_used:
-        # The mart is let go before the fitting, which may take hours.
-        with open_store(home.marts, write=False) as store:
-            tables = store.batches(mart, which, columns=columns(spec, mart))
-            cohort = until_used.enter_context(gathered(spec, mart, tables, scratch=home.scratch))
-            origins = store.origins(cohort.load_ids)
-        yield cohort, origins
-
-
-def _ablations(
-    spec: ModelSpec,
-    mart: Mart,
-    cohort: Cohort,
-    split: Split,
-    *,
-    budget: int,
-    seed: int,
-    scratch: Path,
-    stage: Stage,
-) -> dict[str, Any]:
-    """AUROC on the same test rows of the model fitted without some features."""
-    from models.metrics import auroc
-
-    found = {}
-    for index, ablation in enumerate(spec.ablations):
-        stage(f"ablation: {ablation.name}", 0.7 + 0.15 * index / len(spec.ablations))
-        names = [name for name in spec.features if name not in ablation.without]
-        kept = FeatureMap.of(mart, names)
-        with build.pairs(cohort, split, kept, seed=seed, scratch=scratch) as (train, tune):
-            booster, _ = fit.boosted(train, tune, settings=spec.boosting, budget=budget, seed=seed)
-            logistic = fit.logistic(train, seed=seed)
-            test = Pair.of(cohort, split.test, kept, train.path.with_name("test"))
-            found[ablation.name] = {
-                "auroc": auroc(test.outcome, sigmoid(fit.margins(booster, test))),
-                "logistic_regression": auroc(test.outcome, logistic.risk(test.matrix)),
-            }
-    return found
-
-
-def _provenance(
-    cohort: Cohort, split: Split, origins: list[Origin], as_of: datetime | None, seed: int
-) -> Provenance:
-    flow = [*cohort.flow, ("patient seen in an earlier part", split.seen_before)]
-    return Provenance(
-        # One source whose terms forbid care is enough.
-        use="demonstration" if any(o.use == "demonstration" for o in origins) else "care",
-        terms=tuple(sorted({origin.terms for origin in origins if origin.terms})),
-        attribution=tuple(sorted({origin.attribution for origin in origins if origin.attribution})),
-        load_ids=cohort.load_ids,
-        periods={part: stretch.days for part, stretch in split.periods.items()},
-        rows={part: int(split[part].sum()) for part in split.periods},
-        flow=tuple(flow),
-        fingerprint=cohort.fingerprint,
-        as_of=as_of,
-        seed=seed,
-    )

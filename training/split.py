@@ -1,4 +1,4 @@
-"""Which rows teach, which tune and which test: by time, and never one patient on both sides."""
+"""Which rows teach, which tune and which test: never one patient on both sides."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ from datetime import datetime
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import NotEnoughDataError, UsageError
+from data.errors import ContractError, NotEnoughDataError, UsageError
 from data.period import Period
-from models.cohort import NOBODY
+from models.cohort import NOBODY, Cohort
+from models.spec import SplitBy
 
 BoolArray = npt.NDArray[np.bool_]
 PARTS = ("train", "validate", "test")
+SHARES = (0.7, 0.8)
+"""Of the patients, where there are no dates to split by: up to which share they teach, and tune."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A mask of the rows of each part, and the rows left out because their patient came earlier."""
+    """A mask of the rows of each part, and the rows left out because their patient came earlier.
+
+    ``periods`` is empty where the parts are not stretches of time.
+    """
 
     train: BoolArray
     validate: BoolArray
     test: BoolArray
     periods: Mapping[str, Period]
-    seen_before: int
+    seen_before: int = 0
 
     def __getitem__(self, part: str) -> BoolArray:
         mask: BoolArray = getattr(self, part)
@@ -89,3 +95,42 @@ def by_time_and_patient(
         if not masks[part].any():
             raise NotEnoughDataError(f"no rows to {part} on: {stretch}")
     return Split(**masks, periods=dict(stretches), seen_before=left_out)
+
+
+def of(how: SplitBy, cohort: Cohort, ends: Sequence[datetime]) -> Split:
+    """The split that a spec declares. ``ends`` as in :func:`limits`.
+
+    Raises UsageError where dates are given to a split that has none, and as the splits do.
+    """
+    if how == "time":
+        stretches = periods(cohort.time, ends)
+        return by_time_and_patient(cohort.time, cohort.patient, stretches)
+    if ends:
+        raise UsageError("this model is split by patient, not by time: give no --train-to")
+    order = cohort.order if np.isnat(cohort.time).any() else cohort.time.astype(np.float64)
+    return by_patient(cohort.patient, order if how == "first_encounter" else None)
+
+
+def by_patient(patients: npt.NDArray[np.int64], order: npt.NDArray[np.float64] | None) -> Split:
+    """70, 10 and 20 % of the patients, in the ``order`` of their first rows; by their hash without it.
+
+    The hash is a number below 2^63, the beginning of the SHA-256 of the identifier. Raises
+    NotEnoughDataError naming a part that stays empty, ContractError where a row names no patient.
+    """
+    if (patients == NOBODY).any():
+        raise ContractError("a split by patient needs a patient in every row")
+    if order is None:
+        place = patients / 2.0**63
+    else:
+        people, row = np.unique(patients, return_inverse=True)
+        first = np.full(len(people), np.inf)
+        np.minimum.at(first, row, order)
+        ranks = np.empty(len(people))
+        ranks[np.argsort(first, kind="stable")] = np.arange(len(people))
+        place = ranks[row] / max(len(people), 1)
+    part = np.searchsorted(SHARES, place, side="right")
+    masks = {name: part == number for number, name in enumerate(PARTS)}
+    for name, mask in masks.items():
+        if not mask.any():
+            raise NotEnoughDataError(f"no patient is left to {name} on, of {len(np.unique(patients))}")
+    return Split(**masks, periods={})

@@ -1,36 +1,16 @@
 """``ed_admission``: will this adult leave the emergency department for a hospital bed?"""
 
 from data.contract import Text
-from data.marts.ed_visit import HISTORY
-from models.spec import Ablation, Band, Criterion, ModelSpec, Outcome
-
-_HISTORY = tuple(column.name for column in HISTORY)
+from models.emergency import ADULT, ALIVE, GROUPS, HISTORY, STAYED
+from models.spec import Ablation, Band, Boosting, Event, ModelSpec, Outcome
 
 SPEC = ModelSpec(
     name="ed_admission",
     title=Text("Admission from the emergency department", "急诊收治入院风险"),
     mart="ed_visit",
-    cohort=(
-        Criterion(column="age", at_least=18, reason=Text("under 18 years", "未满18岁")),
-        Criterion(
-            column="disposition",
-            not_in=("dead_on_arrival",),
-            reason=Text("dead on arrival", "到达时已死亡"),
-        ),
-        Criterion(
-            column="disposition",
-            not_in=("left_before_triage", "left_after_triage"),
-            reason=Text("left before being seen", "就诊前离开"),
-        ),
-        Criterion(
-            column="disposition",
-            not_in=("left_against_advice",),
-            reason=Text("left against advice", "违医嘱离开"),
-        ),
-    ),
+    cohort=(ADULT, ALIVE, *STAYED),
     outcome=Outcome(
-        column="disposition",
-        positive=("admitted", "observation", "transferred"),
+        any_of=(Event(column="disposition", positive=("admitted", "observation", "transferred")),),
         label=Text("Admitted, kept for observation or transferred", "收治入院、留观后入院或转院"),
         horizon=Text("at the end of this visit", "本次就诊结束时"),
     ),
@@ -53,8 +33,24 @@ SPEC = ModelSpec(
         "shock_index",
         "pain",
         "acuity",
+        "reason_1",
         "reasons",
-        *_HISTORY,
+        *HISTORY,
+    ),
+    monotone={
+        "acuity": -1,
+        "spo2": -1,
+        "shock_index": 1,
+        "dementia": 1,
+        "cancer": 1,
+        "chronic_kidney_disease": 1,
+        "end_stage_renal_disease": 1,
+        "heart_failure": 1,
+        "copd": 1,
+    },
+    comparators=("news2", "qsofa", "shock_index", "acuity"),
+    boosting=Boosting(
+        max_depth=6, learning_rate=0.05, min_child_weight=20, colsample_bytree=0.25, reg_lambda=5
     ),
     bands=(
         Band(
@@ -89,7 +85,7 @@ SPEC = ModelSpec(
         ),
     ),
     alert_at=0.3,
-    subgroups=("sex", "age", "site_tier", "ethnicity", "race", "region"),
+    subgroups=GROUPS,
     intended_use=Text(
         "Early planning of beds and transfers for adults at triage, by staff who see the patient.",
         "供接诊人员在分诊时为成年患者提前安排床位与转诊。",
@@ -100,8 +96,9 @@ SPEC = ModelSpec(
         Text("Says who is admitted today, not who ought to be.", "反映现行收治情况，并非应否收治。"),
     ),
     ablations=(
-        Ablation(name="without history", without=_HISTORY),
+        Ablation(name="without history", without=HISTORY),
         Ablation(name="without the nurse's acuity", without=("acuity",)),
-        Ablation(name="without either", without=(*_HISTORY, "acuity")),
+        Ablation(name="without either", without=(*HISTORY, "acuity")),
+        Ablation(name="without knowing what was not measured", imputed=True),
     ),
 )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data import marts
 from data.contract import check, sample
 from data.errors import ContractError
 from data.marts.ed_visit import MART
 from models import catalog
-from models.features import DERIVED, FeatureMap, show_cell
+from models.derived import DERIVED
+from models.feature import show_cell
+from models.features import FeatureMap
 
 NAN = np.nan
 COMPLAINT = MART["reason_1"].codes
@@ -134,18 +137,19 @@ def test_contributions_are_summed_to_features_exactly(features):
 
 
 @pytest.mark.parametrize("name", sorted(DERIVED))
-def test_a_derived_feature_reads_columns_of_the_mart_and_no_others(name, drawn):
-    rows, _ = drawn
-    feature = DERIVED[name](MART)
+def test_a_derived_feature_reads_columns_of_its_mart_and_no_others(name):
+    mart = marts.load("inpatient_stay" if name == "diagnosis_groups" else "ed_visit")
+    rows = check(mart.columns, sample(mart, 64, seed=3)).rows
+    feature = DERIVED[name](mart)
     assert feature.name == name
     assert feature.label.en
     assert feature.label.zh
-    assert set(feature.reads) <= {column.name for column in MART.columns}
-    assert all(MART[column].role == "input" for column in feature.reads)
+    assert set(feature.reads) <= {column.name for column in mart.columns}
+    assert all(mart[column].role == "input" for column in feature.reads)
     # What it does not declare it does not get: a feature that peeked would fail here.
     filled = feature.fill({column: rows[column] for column in feature.reads})
     assert filled.shape == (64, len(feature.parts))
-    assert name not in MART.by_name, "a derived feature would hide a column"
+    assert name not in mart.by_name, "a derived feature would hide a column"
 
 
 def test_parts_of_all_features_have_names_of_their_own(drawn):

@@ -1,4 +1,4 @@
-"""Expected numbers are worked by hand or come from scikit-learn and statsmodels."""
+"""Expected numbers are worked by hand or come from scikit-learn, statsmodels and R."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from data.errors import NotEnoughDataError
-from models import metrics, resample
+from models import curves, metrics, resample
 
 POINTS = ("auroc", "auprc", "brier", "brier_skill", "calibration")
 
@@ -62,11 +62,39 @@ def test_calibration_agrees_with_statsmodels(weighted):
     assert found.oe == pytest.approx((w @ y) / (w @ risk))
 
 
+def sixty():
+    """Sixty rows by a rule that any language repeats to the last bit."""
+    i = np.arange(60)
+    risk = ((37 * i + 11) % 97 + 1) / 100
+    return ((7 * i * i + i) % 10 < 10 * risk).astype(float), risk
+
+
+def test_measures_agree_with_r():
+    # R 4.2.2: glm(y ~ offset(qlogis(risk))), glm(y ~ qlogis(risk)), wilcox.test's W over the pairs.
+    y, risk = sixty()
+    found = metrics.calibration(y, risk)
+    assert found.intercept == pytest.approx(0.619565010557, abs=1e-9)
+    assert found.slope == pytest.approx(0.573515940034, abs=1e-9)
+    assert found.oe == pytest.approx(1.2137559002, abs=1e-9)
+    assert metrics.brier(y, risk) == pytest.approx(0.216836666667, abs=1e-11)
+    assert metrics.auroc(y, risk) == pytest.approx(0.741898148148, abs=1e-11)
+    assert metrics.auroc(y, np.floor(4 * risk) / 4) == pytest.approx(0.739583333333, abs=1e-11)
+
+
+def test_auroc_of_the_readings_that_defined_it():
+    # Hanley & McNeil 1982, table I: 58 normal and 51 abnormal images in five ratings; W = 0.893.
+    normal, abnormal = (33, 6, 6, 11, 2), (3, 2, 2, 11, 33)
+    rating = np.arange(1, 6) / 10
+    y = np.repeat([0.0, 1.0], (sum(normal), sum(abnormal)))
+    risk = np.r_[rating.repeat(normal), rating.repeat(abnormal)]
+    assert metrics.auroc(y, risk) == pytest.approx(0.893, abs=5e-4)
+
+
 def test_ici_is_the_known_distance_of_a_distorted_risk():
     y, risk = cohort(60_000, slope=0.6, intercept=0.4)
     truth = 1 / (1 + np.exp(-(0.4 + 0.6 * logit(risk))))
     assert metrics.calibration(y, risk).ici == pytest.approx(np.abs(truth - risk).mean(), abs=0.004)
-    smooth = metrics.smoothed_calibration(y, risk)
+    smooth = curves.smoothed_calibration(y, risk)
     expected = 1 / (1 + np.exp(-(0.4 + 0.6 * logit(smooth["risk"]))))
     assert np.abs(smooth["observed"] - expected).max() < 0.02
 
@@ -123,55 +151,6 @@ def test_at_threshold_without_alerts_or_without_hits():
     assert missed.nne == np.inf
 
 
-def test_net_benefit_by_hand():
-    found = metrics.net_benefit(TEN_Y, TEN_RISK, [0.0, 0.3, 0.5])
-    # 0: everyone treated, no cost. 0.3: 2/10 - 2/10 3/7. 0.5: alerts 0.9 0.8 0.6, 2/10 - 1/10.
-    assert found["model"].tolist() == pytest.approx([0.3, 0.2 - 0.2 * 3 / 7, 0.1])
-    assert found["treat_all"].tolist() == pytest.approx([0.3, 0.3 - 0.7 * 3 / 7, 0.3 - 0.7])
-    assert found["treat_none"].tolist() == [0, 0, 0]
-
-
-def test_net_benefit_weighs_rows():
-    w = [2, 1, 1, 1, 1, 1, 1, 1, 1, 1]
-    found = metrics.net_benefit(TEN_Y, TEN_RISK, [0.5], w)
-    assert found["model"][0] == pytest.approx((3 - 1) / 11)
-
-
-def test_calibration_curve_by_hand():
-    y, risk = [0] * 9 + [1] + [0] * 4 + [1] * 6, [0.1] * 10 + [0.5] * 10
-    found = metrics.calibration_curve(y, risk, bins=2)
-    assert found["risk"].tolist() == pytest.approx([0.1, 0.5])
-    assert found["observed"].tolist() == pytest.approx([0.1, 0.6])
-    assert found["n"].tolist() == [10, 10]
-    # statsmodels' Wilson interval of 1 and 6 of 10.
-    expected = [sm.stats.proportion_confint(k, 10, method="wilson") for k in (1, 6)]
-    assert found[["low", "high"]].to_numpy() == pytest.approx(np.array(expected))
-
-
-def test_calibration_curve_keeps_ties_together():
-    y, risk = cohort(1_000)
-    found = metrics.calibration_curve(y, risk.round(1))
-    assert found["n"].sum() == 1_000
-    assert found["risk"].is_monotonic_increasing
-    assert len(metrics.calibration_curve([0, 1, 1], [0.5] * 3)) == 1
-
-
-def test_curves_start_end_and_hold_their_areas():
-    y, risk = cohort(800)
-    roc, pr = metrics.roc_curve(y, risk.round(2)), metrics.pr_curve(y, risk.round(2))
-    assert roc[["fpr", "tpr"]].iloc[[0, -1]].to_numpy().tolist() == [[0, 0], [1, 1]]
-    assert np.trapezoid(roc["tpr"], roc["fpr"]) == pytest.approx(metrics.auroc(y, risk.round(2)))
-    area = (np.diff(pr["recall"], prepend=0) * pr["precision"]).sum()
-    assert area == pytest.approx(metrics.auprc(y, risk.round(2)))
-    assert pr["precision"].iloc[-1] == pytest.approx(y.mean())
-
-
-def test_histogram_counts_everyone():
-    found = metrics.risk_histogram([0, 1, 1, 0], [0.0, 0.05, 0.97, 1.0], bins=10)
-    assert found["events"].tolist() == [1, *[0] * 8, 1]
-    assert found["non_events"].tolist() == [1, *[0] * 8, 1]
-
-
 @pytest.mark.parametrize("outcome", [0.0, 1.0])
 def test_one_class_is_nan_and_never_an_exception(outcome):
     y, risk = np.full(50, outcome), np.linspace(0.1, 0.9, 50)
@@ -179,11 +158,11 @@ def test_one_class_is_nan_and_never_an_exception(outcome):
     assert np.isnan([metrics.auroc(y, risk), metrics.auprc(y, risk), metrics.brier_skill(y, risk)]).all()
     assert np.isnan([found.intercept, found.slope, found.ici]).all()
     assert np.isfinite([found.oe, metrics.brier(y, risk)]).all()
-    assert np.isnan(metrics.smoothed_calibration(y, risk)["observed"]).all()
+    assert np.isnan(curves.smoothed_calibration(y, risk)["observed"]).all()
     for frame in (
-        metrics.roc_curve(y, risk),
-        metrics.pr_curve(y, risk),
-        metrics.calibration_curve(y, risk),
+        curves.roc_curve(y, risk),
+        curves.pr_curve(y, risk),
+        curves.calibration_curve(y, risk),
     ):
         assert len(frame)
     made = metrics.evaluate(y, risk, threshold=0.5, bootstrap=50, groups={"half": np.arange(50) < 25})
@@ -379,6 +358,54 @@ def test_paired_difference_is_narrower_than_two_samples_would_be():
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
+def test_auroc_of_many_groups_at_once_is_that_of_each():
+    y, risk = cohort(900)
+    code = np.random.default_rng(1).integers(0, 30, 900)
+    y[code == 7], y[code == 8] = 0, 1
+    found = metrics.auroc_by(code, y, risk.round(1))
+    expected = [metrics.auroc(y[code == k], risk[code == k].round(1)) for k in range(30)]
+    assert found == pytest.approx(np.array(expected), nan_ok=True)
+    assert np.isnan(found[[7, 8]]).all()
+    assert np.isnan(found).sum() == 2
+
+
+def test_a_group_number_for_each_row_is_asked_for():
+    with pytest.raises(ValueError, match="code"):
+        metrics.auroc_by([0], [0, 1], [0.1, 0.2])
+
+
+def test_comparators_are_measured_in_the_same_samples():
+    y, risk = cohort(700)
+    rival, cluster = risk.round(1), np.arange(700) // 2
+    options = {"threshold": 0.3, "cluster": cluster, "bootstrap": 199, "seed": 4}
+    made = metrics.evaluate(y, risk, comparators={"score": rival}, **options)
+    of = made.by_comparator.set_index(["comparator", "metric"]).loc["score"]
+    alone = metrics.evaluate(y, rival, **options).overall.set_index("metric")
+    assert of["value"].drop("model_minus_this").to_dict() == pytest.approx(alone["value"].to_dict())
+    for metric in ("auroc", "auprc"):
+        assert of.loc[metric].tolist() == pytest.approx(alone.loc[metric, ["value", "low", "high"]])
+    gain = metrics.paired_difference(y, risk, rival, cluster=cluster, bootstrap=199, seed=4)
+    assert of.loc["model_minus_this"].tolist() == pytest.approx([gain.value, gain.low, gain.high])
+    assert of.loc[["slope", "oe", "brier"], ["low", "high"]].isna().all(axis=None)
+    # Nothing about the model itself changes.
+    pd.testing.assert_frame_equal(made.overall, metrics.evaluate(y, risk, **options).overall)
+
+
+def test_comparators_as_dict_have_the_shape_of_the_model():
+    y, risk = cohort(300)
+    made = metrics.evaluate(
+        y, risk, threshold=0.3, comparators={"news2": risk.round(1), "none": risk * 0}, bootstrap=60
+    )
+    found = metrics.comparators_as_dict(made)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert list(found) == ["news2", "none"]
+    assert set(found["news2"]) == set(metrics.as_dict(made)) - {"groups"} | {"model_minus_this"}
+    assert found["none"]["auroc"]["value"] == 0.5
+    assert found["none"]["calibration"]["slope"] is None
+    gain = found["news2"]["model_minus_this"]["auroc"]
+    assert gain["low"] <= gain["value"] <= gain["high"]
+
+
 def test_as_dict_is_json_with_null_for_what_is_not_known():
     y, risk = cohort(200)
     site = np.array(["small"] * 5 + ["large"] * 195)
@@ -404,7 +431,14 @@ def test_as_dict_is_json_with_null_for_what_is_not_known():
         "slope": None,
         "oe": None,
         "brier": None,
+        "sensitivity": None,
+        "alerts_per_100": None,
+        "intervals": {
+            metric: {"low": None, "high": None}
+            for metric in ("slope", "oe", "brier", "sensitivity", "alerts_per_100")
+        },
     }
+    assert large["intervals"]["oe"]["low"] < large["oe"] < large["intervals"]["oe"]["high"]
     assert metrics.as_dict(metrics.evaluate(y, risk, threshold=0.5, bootstrap=20))["groups"] == []
 
 

@@ -101,6 +101,33 @@ def test_pointers_are_set_read_and_moved(releases, source):
     assert names == {"1", "champion", "challenger"}
 
 
+def test_a_pointer_that_is_taken_away_names_nothing(releases, source):
+    release.publish(releases, source, model=MODEL, version="1")
+    for pointer in release.POINTERS:
+        release.point(releases, model=MODEL, pointer=pointer, version="1")
+    release.unpoint(releases, model=MODEL, pointer="champion")
+    release.unpoint(releases, model=MODEL, pointer="champion")
+    assert release.pointed(releases, model=MODEL) is None
+    assert release.pointed(releases, model=MODEL, pointer="challenger") == "1"
+    assert release.models(releases) == []
+    assert release.known(releases) == [MODEL]
+    assert (releases / MODEL / "1" / "manifest.json").exists()
+
+
+def test_a_pointer_that_is_no_text_names_a_version_that_is_not_there(releases, source):
+    release.publish(releases, source, model=MODEL, version="1")
+    (releases / MODEL / "champion").write_bytes(b"\xff\xfe")
+    assert not (releases / MODEL / release.pointed(releases, model=MODEL)).exists()
+
+
+def test_a_release_beside_its_anchor_still_verifies(releases, source):
+    """``ledger.json`` comes after the manifest, which lists what was published."""
+    place = release.publish(releases, source, model=MODEL, version="1")
+    (place / "ledger.json").write_text('{"number": 1, "mac": "ab"}')
+    artifact.load(place)
+    assert release.publish(releases, source, model=MODEL, version="1") == place
+
+
 def test_a_reader_never_sees_half_a_pointer(releases, source):
     release.publish(releases, source, model=MODEL, version="1")
     versions = ["1" * 50, "2" * 50]
@@ -122,6 +149,7 @@ def test_a_reader_never_sees_half_a_pointer(releases, source):
 
 def test_no_releases_are_no_models(releases):
     assert release.models(releases) == []
+    assert release.known(releases) == []
     assert release.pointed(releases, model=MODEL) is None
 
 

@@ -14,7 +14,7 @@ from data.errors import ContractError, NotFoundError
 from data.marts.ed_visit import MART
 from models import catalog
 from models.features import FeatureMap
-from models.spec import Band, Criterion, ModelSpec, Outcome, to_json
+from models.spec import Band, Criterion, Event, ModelSpec, Outcome, to_json
 
 SPECS = [pytest.param(catalog.load(name), id=name) for name in catalog.names()]
 NEVER = ("race", "ethnicity", "payer", "region")
@@ -23,7 +23,7 @@ LABEL = Text("A label", "标签")
 
 
 def inputs(spec: ModelSpec) -> tuple[str, ...]:
-    return FeatureMap.of(marts.load(spec.mart), spec.features).inputs
+    return FeatureMap.of(marts.load(spec.mart), spec.features, spec.lookback).inputs
 
 
 def hold(spec: ModelSpec) -> None:
@@ -35,6 +35,10 @@ def band(at_least: float) -> Band:
     return Band(id="b", at_least=at_least, label=LABEL, action=LABEL)
 
 
+def outcome(column: str, *positive: str) -> Outcome:
+    return Outcome(any_of=(Event(column=column, positive=positive),), label=LABEL, horizon=LABEL)
+
+
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_model_reads_inputs_known_in_time_and_nothing_else(spec):
     mart = marts.load(spec.mart)
@@ -42,7 +46,7 @@ def test_a_model_reads_inputs_known_in_time_and_nothing_else(spec):
     assert read
     for name in read:
         assert mart[name].role == "input", name
-        assert mart[name].available in ("arrival", "triage", "history"), name
+        assert mart[name].available != "after", name
         assert not any(word in name for word in NEVER), name
     hold(spec)
 
@@ -65,7 +69,8 @@ def test_a_model_says_what_it_is_for_in_both_languages(spec):
     assert spec.cautions
     ids = [band.id for band in spec.bands]
     assert len(set(ids)) == len(ids)
-    assert any(band.at_least == spec.alert_at for band in spec.bands), "alerts start at a band"
+    if spec.triage is None:
+        assert any(band.at_least == spec.alert_at for band in spec.bands), "alerts start at a band"
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -101,17 +106,19 @@ def test_the_catalog_names_its_models_and_refuses_others():
             "disposition has no category gone",
         ),
         (
-            {"outcome": Outcome(column="bed", positive=("yes",), label=LABEL, horizon=LABEL)},
+            {"outcome": outcome("bed", "yes")},
             "no column bed",
         ),
         (
-            {"outcome": Outcome(column="sex", positive=("male",), label=LABEL, horizon=LABEL)},
-            "sex is not an outcome",
+            {"outcome": outcome("site_tier", "county")},
+            "site_tier is not an outcome",
         ),
         (
-            {"outcome": Outcome(column="disposition", positive=("bed",), label=LABEL, horizon=LABEL)},
+            {"outcome": outcome("disposition", "bed")},
             "disposition has no category bed",
         ),
+        ({"outcome": outcome("disposition")}, "disposition needs the categories that count"),
+        ({"benefit": (0.5, 0.1)}, "benefit is a range"),
         ({"bands": ()}, "bands start at 0 and rise"),
         ({"bands": (band(0.1), band(0.3))}, "bands start at 0 and rise"),
         ({"bands": (band(0.0), band(0.3), band(0.2))}, "bands start at 0 and rise"),
@@ -163,12 +170,55 @@ def test_the_cohort_is_asked_and_a_missing_value_meets_no_least():
 
 
 def test_only_criteria_known_in_time_are_asked_of_a_request():
-    assert [criterion.column for criterion in ED.at_triage(MART)] == ["age"]
+    assert [criterion.column for criterion in ED.at_request(MART)] == ["age"]
 
 
 def test_an_outcome_that_is_not_known_is_no_outcome():
     codes = MART["disposition"].codes
     names = ("admitted", "observation", "transferred", "discharged", "died")
     column = np.array([*(codes[name] for name in names), -1], np.int16)
-    found = ED.outcome.of(MART["disposition"], {"disposition": column})
+    found = ED.outcome.of(MART, {"disposition": column})
     np.testing.assert_array_equal(found, [1, 1, 1, 0, 0, np.nan])
+
+
+def test_any_event_is_enough_and_all_must_be_ruled_out():
+    either = Outcome(
+        any_of=(Event(column="critical_care"), Event(column="died")), label=LABEL, horizon=LABEL
+    )
+    nan = np.nan
+    rows = {
+        "critical_care": np.array([1.0, 0.0, 0.0, nan, nan, nan]),
+        "died": np.array([nan, 1.0, 0.0, 1.0, 0.0, nan]),
+    }
+    np.testing.assert_array_equal(either.of(MART, rows), [1, 1, 0, 1, nan, nan])
+
+
+def test_a_level_counts_up_to_the_one_named():
+    urgent = Event(column="acuity", at_most=2)
+    found = urgent.of(MART["acuity"], {"acuity": np.array([1.0, 2.0, 3.0, np.nan])})
+    np.testing.assert_array_equal(found, [1, 1, 0, np.nan])
+
+
+def test_what_is_predicted_is_never_read():
+    predicted = replace(
+        catalog.load("ed_triage"), features=("age", "acuity"), monotone={}, comparators=()
+    )
+    with pytest.raises(ContractError, match="acuity is what it predicts and never a feature"):
+        hold(predicted)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_monotone_feature_is_one_of_the_models(spec):
+    features = FeatureMap.of(marts.load(spec.mart), spec.features, spec.lookback)
+    assert sum(map(abs, features.constraints(spec.monotone))) == len(spec.monotone)
+    with pytest.raises(ContractError, match="monotone names no_such"):
+        features.constraints({"no_such": 1})
+
+
+def test_an_alert_that_moves_takes_its_band_along():
+    moved = ED.alerting_at(0.05)
+    assert moved.alert_at == 0.05
+    assert [(band.id, band.at_least) for band in moved.bands] == [
+        ("low", 0.0), ("high", 0.05), ("very_high", 0.6),
+    ]  # fmt: skip
+    assert [band.id for band in ED.alerting_at(0.7).bands] == ["low", "moderate", "high"]

@@ -16,10 +16,13 @@ from data.log.append import Entry, LogWriter, OutcomeRow, record_outcomes
 from data.log.schema import connect
 from data.marts.ed_visit import MART
 from data.period import Period
+from models import conformal, novelty
 from models.artifact import Artifact
+from models.calibration import fit as fit_calibration
 from models.calibration import sigmoid
 from models.catalog.ed_admission import SPEC
-from models.features import FeatureMap, show_cell
+from models.feature import show_cell
+from models.features import FeatureMap
 from models.linear import Logistic
 from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build
@@ -55,16 +58,25 @@ class Visits:
 
 @pytest.fixture(scope="session")
 def loaded():
-    spec = replace(SPEC, features=INPUTS, boosting=replace(SPEC.boosting, max_depth=2, rounds=60))
+    spec = replace(
+        SPEC, features=INPUTS, monotone={}, boosting=replace(SPEC.boosting, max_depth=2, rounds=60)
+    )
     features = FeatureMap.of(MART, INPUTS)
     train, tune = Visits(6000, 1), Visits(4000, 2)
     pairs = [
-        Pair(matrix=features.matrix(part.rows), outcome=part.outcome, path=Path("nowhere"))
+        Pair(
+            matrix=features.matrix(part.rows),
+            outcome=part.outcome,
+            target=part.outcome,
+            path=Path("nowhere"),
+        )
         for part in (train, tune)
     ]
-    booster, calibration = fit.boosted(*pairs, settings=spec.boosting, seed=0, threads=1)
+    booster = fit.boosted(*pairs, settings=spec.boosting, seed=0, threads=1)
     mart = MART.only(INPUTS)
     margin = fit.margins(booster, pairs[1])
+    calibration = fit_calibration(margin, tune.outcome)
+    risk = sigmoid(calibration.log_odds(margin))
     return Artifact(
         manifest=Manifest(
             format=FORMAT, model=spec.name, provenance=Provenance(use="demonstration"), libraries={}
@@ -74,10 +86,15 @@ def loaded():
         booster=booster,
         calibration=calibration,
         logistic=Logistic(medians=(), scales=(), indicators=(), coefficients=(), intercept=0.0),
+        comparators=(),
+        conformal=conformal.fit(
+            np.column_stack([1 - risk, risk]), tune.outcome.astype(np.intp), groups={}
+        ),
+        novelty=novelty.fit(mart.columns, train.rows),
         reference=build(
             train.rows,
             mart.columns,
-            sigmoid(calibration.log_odds(margin)),
+            risk,
             site=train.site,
             risk_site=tune.site,
         ),
@@ -94,7 +111,8 @@ class Log:
 
     def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1):
         """``refuse``: (mask, field, rule) of rows that the check did not let through."""
-        risk = self.loaded.risk(visits.rows)
+        margin = self.loaded.margin(self.loaded.features.matrix(visits.rows))
+        risk = sigmoid(margin)
         refused = np.zeros(len(risk), dtype=bool) if refuse is None else refuse[0]
         records, known = [], []
         for i in range(len(risk)):
@@ -110,7 +128,8 @@ class Log:
                     column.name: show_cell(column, visits.rows[column.name][i])
                     for column in self.loaded.mart.columns
                 }
-                record |= {"inputs": msgspec.json.encode(cells).decode(), "risk": float(risk[i])}
+                record |= {"risk": float(risk[i]), "margin": float(margin[i])}
+                record["inputs"] = msgspec.json.encode(cells).decode()
                 known.append(
                     OutcomeRow(
                         outcome=int(visits.outcome[i]),

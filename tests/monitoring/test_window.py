@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import numpy as np
 import pytest
 
+from data.log.append import OutcomeRow, record_outcomes
 from data.period import Period
 from monitoring.window import UNDECLARED, quality, read
+
+START = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def test_every_row_is_counted_once_together_and_once_at_its_site(log, loaded, visits, may):
@@ -23,7 +28,7 @@ def test_every_row_is_counted_once_together_and_once_at_its_site(log, loaded, vi
         assert cells.sum() == 700, column
     pain = found.whole.cells["pain"]
     assert pain[-1] == np.isnan(made.rows["pain"]).sum()
-    assert np.allclose(np.sort(found.risk), np.sort(loaded.risk(made.rows)))
+    assert np.array_equal(np.sort(found.risk), np.sort(loaded.risk(made.rows)))
 
 
 def test_another_version_month_or_model_is_not_in_it(log, loaded, visits, may):
@@ -64,11 +69,38 @@ def test_a_field_of_the_callers_own_making_is_not_repeated(log, loaded, may):
 )
 def test_inputs_that_cannot_be_read_are_counted(log, loaded, visits, may, inputs):
     log.add(visits(110, 5))
-    log.write([log.record(inputs=inputs, risk=0.2, site="north")])
+    log.write([log.record(inputs=inputs, risk=0.2, margin=-1.4, site="north")])
     found = read(log.engine, loaded, "3", may)
     assert found.whole.rows == 111
     assert found.whole.unreadable == found.sites["north"].unreadable == 1
     assert found.whole.cells["age"].sum() == 110
+
+
+def test_of_an_ordinal_model_the_risk_is_that_of_its_event(log, loaded, may):
+    inputs = msgspec.json.encode({"age": 40}).decode()
+    margins = np.linspace(-3, 3, 7)
+    # As ed_triage answers: each risk is of another level, the last of them certain.
+    rows = [log.record(margin=margin, risk=1.0, inputs=inputs) for margin in margins.tolist()]
+    log.write(rows)
+    known = [
+        OutcomeRow(outcome=1, observed_at=START, prediction_id=row["prediction_id"]) for row in rows
+    ]
+    record_outcomes(log.engine, known, START)
+    found = read(log.engine, loaded, "3", may)
+    assert np.allclose(np.sort(found.risk), 1 / (1 + np.exp(-margins)))
+    expected = loaded.reference.risk.assign(found.risk)
+    cells = found.whole.cells["risk"]
+    assert np.array_equal(cells, np.bincount(expected, minlength=len(cells)))
+    assert (cells > 0).sum() > 3
+
+
+def test_of_a_series_the_scored_row_is_counted(log, loaded, may):
+    before = [{"age": 30, "heart_rate": 60 + hour} for hour in range(23)]
+    inputs = {"age": 40, "heart_rate": 90, "series": before}
+    log.write([log.record(inputs=msgspec.json.encode(inputs).decode(), margin=-1.0, risk=0.27)])
+    found = read(log.engine, loaded, "3", may)
+    assert found.whole.unreadable == 0
+    assert found.whole.cells["age"].sum() == found.whole.cells["heart_rate"].sum() == 1
 
 
 def test_an_empty_window_is_a_window(log, loaded, may):

@@ -17,13 +17,24 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
-from models import artifact, release
+from data.contract import sample
+from data.marts import ed_visit, icu_hour
+from data.simulate import simulate
+from models import artifact, catalog, release
 from models.artifact import Artifact
 from models.calibration import Calibration
+from models.cohort import select
+from models.manifest import Provenance
+from models.spec import Boosting
 from serving.scorer import Scorer
+from training.build import build
+from training.split import Split
 
 EVIDENCE = {"evaluation.json": b'{"auroc": 0.8}', "card.html": b"<p>A card.</p>\n"}
 PATIENCE = 30.0
@@ -58,6 +69,76 @@ def demonstration(tiny) -> Artifact:
 @pytest.fixture
 def scorer(demonstration) -> Scorer:
     return Scorer(artifact=demonstration, version="1", key=b"0123456789abcdef")
+
+
+def built(spec, mart, table, **about) -> Artifact:
+    """A handful of trees on ``table``, made the way ``training.run`` makes them."""
+    table = table.append_column("load_id", [["simulated"] * len(table)])
+    cohort = select(spec, mart, table)
+    learn = cohort.person % 4 > 0
+    split = Split(train=learn, validate=~learn, test=~learn, periods={})
+    few = replace(spec, boosting=Boosting(max_depth=3, learning_rate=0.3, rounds=15))
+    about = {"use": "demonstration", "rows": {"train": int(learn.sum())}, "flow": cohort.flow} | about
+    return build(few, mart, cohort, split, provenance=Provenance(**about), seed=0, threads=1)
+
+
+@pytest.fixture(scope="session")
+def triage() -> Artifact:
+    """``ed_triage``, ordinal, with a shift for one site."""
+    visits = simulate(visits=3_000, seed=3, first="2019-01", last="2019-12")
+    place = visits.column_names.index("acuity")
+    # Hardly any simulated visit is of the first level.
+    first = pc.and_(pc.equal(visits["acuity"], 2), pc.greater(visits["heart_rate"], 95))
+    level = pc.if_else(pc.fill_null(first, fill_value=False), 1, visits["acuity"])
+    visits = visits.set_column(place, visits.schema.field(place), level)
+    fitted = built(catalog.load("ed_triage"), ed_visit.MART, visits)
+    line = replace(fitted.calibration, sites={"county-01": 0.4})
+    return replace(fitted, calibration=line)
+
+
+def stays(count: int, seed: int) -> pa.Table:
+    """Hours in intensive care that belong to nobody; some hours of each stay are missing."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 40, count)
+    stay = np.repeat(np.arange(count), lengths)
+    hours = np.concatenate([np.cumsum(rng.choice([1, 1, 1, 2, 9], length)) for length in lengths])
+    drawn = sample(icu_hour.MART, len(stay), seed)
+    ill = rng.random(count)[stay] < 0.3
+    lactate = np.where(rng.random(len(stay)) < 0.5, np.round(rng.gamma(2, 1 + 2 * ill), 1), np.nan)
+    own = {
+        "stay_id": pa.array([f"stay-{number}" for number in stay]),
+        "patient_id": pa.array([f"patient-{number}" for number in stay]),
+        "icu_hour": pa.array(hours),
+        # Some come in each of the first days of a year, and stay for up to three days.
+        "charted_at": pa.array(np.datetime64("2024-01-01", "us") + (stay * 7 + hours) * 3_600_000_000),
+        "lactate": pa.array(lactate, from_pandas=True),
+        "sepsis_6h": pa.array(rng.random(len(stay)) < np.where(ill, 0.5, 0.1)),
+    }
+    for name, values in own.items():
+        place = drawn.column_names.index(name)
+        drawn = drawn.set_column(place, drawn.schema.field(name), values)
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def hours() -> Callable[[int, int], pa.Table]:
+    return stays
+
+
+LOOKBACK = 6
+
+
+@pytest.fixture(scope="session")
+def sepsis() -> Artifact:
+    """``sepsis`` on a few of its columns, with a short lookback."""
+    spec = replace(
+        catalog.load("sepsis"),
+        features=("icu_hour", "age", "sex", "lactate", "heart_rate", "shock_index", "hours_before_icu"),
+        comparators=(),
+        alert_by="declared",
+        lookback=LOOKBACK,
+    )
+    return built(spec, icu_hour.MART, stays(150, 4))
 
 
 @pytest.fixture(scope="session")

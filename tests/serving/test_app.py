@@ -10,7 +10,7 @@ import pytest
 from data.errors import UnavailableError
 from data.log.append import LogWriter
 from data.log.schema import connect
-from models import release
+from models import artifact, release
 from serving import routes
 from serving.app import make_app
 from serving.deployed import Deployed
@@ -23,11 +23,16 @@ PREDICT = "/v1/ed_admission/predict"
 
 
 @pytest.fixture
-def ask(versions, tmp_path):
-    """One request to a running application."""
+def ask(versions, triage, sepsis, tmp_path):
+    """One request to a running application with a model of each kind."""
     releases = tmp_path / "releases"
-    release.publish(releases, versions["1"], model="ed_admission", version="1")
-    release.point(releases, model="ed_admission", pointer="champion", version="1")
+    folders = {"ed_admission": versions["1"]}
+    for kind in (triage, sepsis):
+        folders[kind.spec.name] = tmp_path / kind.spec.name
+        artifact.write(tmp_path / kind.spec.name, kind, evidence={})
+    for model, folder in folders.items():
+        release.publish(releases, folder, model=model, version="1")
+        release.point(releases, model=model, pointer="champion", version="1")
     deployed = Deployed(releases=releases, key=b"0123456789abcdef", demo=True)
     deployed.refresh()
     engine = connect(tmp_path / "log.db")
@@ -80,3 +85,44 @@ def test_the_figures_of_one_process_are_shown_without_a_folder_for_several(ask, 
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
     ask("GET", "/v1/models")
     assert 'route="/v1/models",status="200"} 1.0' in ask("GET", "/metrics").text
+
+
+def test_an_answer_holds_the_set_and_the_novelty(ask, visit):
+    [answer] = ask("POST", PREDICT, json={"instances": [visit]}).json()["predictions"]
+    assert answer.keys() == {
+        "prediction_id", "status", "risk", "conformal", "novelty", "band", "explanation", "warnings",
+    }  # fmt: skip
+    assert answer["conformal"]["coverage"] == 0.9
+    assert set(answer["conformal"]["set"]) <= {0, 1}
+    assert 0 <= answer["novelty"] <= 1
+
+
+def test_an_ordinal_model_answers_a_level(ask, visit):
+    del visit["acuity"]
+    [answer] = ask("POST", "/v1/ed_triage/predict", json={"instances": [visit]}).json()["predictions"]
+    assert answer["band"]["id"] == str(answer["level"])
+    assert answer["risk"] == pytest.approx(sum(answer["probabilities"][: answer["level"]]))
+
+
+def test_the_rows_of_a_series_have_one_answer(ask):
+    rows = [{"icu_hour": number, "heart_rate": 80 + number} for number in range(1, 30)]
+    body = {"instances": rows, "context": [{"series_id": "S-1"}], "top": 2}
+    answered = ask("POST", "/v1/sepsis/predict", json=body)
+    assert answered.status_code == 200
+    [answer] = answered.json()["predictions"]
+    assert answer["status"] == "scored"
+    assert len(answer["explanation"]["contributions"]) == 2
+
+
+def test_a_bad_row_of_a_series_refuses_the_request_and_names_the_row(ask):
+    rows = [{"icu_hour": 1}, {"icu_hour": 2, "heart_rate": 9}, {"icu_hour": 2}]
+    body = {"instances": rows, "context": [{"series_id": "S-1"}]}
+    answered = ask("POST", "/v1/sepsis/predict", json=body)
+    assert answered.status_code == 422
+    assert answered.json()["errors"] == [
+        {"field": "heart_rate", "reason": "outside 10 to 300 /min", "instance": 1}
+    ]
+    del body["context"]
+    missing = ask("POST", "/v1/sepsis/predict", json=body)
+    assert missing.status_code == 422
+    assert [fault["field"] for fault in missing.json()["errors"]] == ["context[0].series_id"]

@@ -31,9 +31,9 @@ from data.simulate import simulate
 from data.source import Origin
 from data.store import open_store
 from models import artifact, release
-from models.features import show_cell
+from models.feature import show_cell
 from serving import batch, blocks, parts, tables
-from serving.schema import PredictRequest
+from serving.schema import Context, PredictRequest
 from serving.scorer import Receipt, Scorer
 
 KEY = b"0123456789abcdef"
@@ -45,7 +45,10 @@ ON_DUCKDB = "duckdb://{}/marts.duckdb"
 
 @pytest.fixture(scope="session")
 def narrow(tiny, tmp_path_factory) -> Path:
-    """The tiny model, for demonstration, as if it had been trained when less was plausible."""
+    """The tiny model, for demonstration, as if it had been trained when less was plausible.
+
+    Two sites have a shift of their own.
+    """
     highest = {"heart_rate": 100, "sbp": 140}
     columns = tuple(
         replace(column, high=highest.get(column.name, column.high)) for column in tiny.mart.columns
@@ -57,6 +60,7 @@ def narrow(tiny, tmp_path_factory) -> Path:
         replace(
             tiny,
             mart=replace(tiny.mart, columns=columns),
+            calibration=replace(tiny.calibration, sites={"tertiary-01": -0.3, "clinic-02": 0.7}),
             manifest=replace(tiny.manifest, provenance=provenance),
         ),
         evidence={},
@@ -159,11 +163,15 @@ def test_each_row_is_answered_as_the_service_answers_it(ready, narrow, run):
     own = scorer.artifact.mart.columns
     rows = check(MART.columns, stored.drop_columns(["load_id"])).rows
     instances = [{c.name: show_cell(MART[c.name], rows[c.name][i]) for c in own} for i in range(600)]
-    request = PredictRequest(instances=[msgspec.Raw(msgspec.json.encode(i)) for i in instances])
+    request = PredictRequest(
+        instances=[msgspec.Raw(msgspec.json.encode(instance)) for instance in instances],
+        context=[Context(site=site) for site in stored["site"].to_pylist()],
+    )
     online = scorer.predict(request, Receipt.now()).predictions
     assert {type(prediction).__name__ for prediction in online} == {"Scored", "Abstained", "Refused"}
     names = ("visit_id", "site", "arrived_at")
     passed = (stored[name].to_pylist() for name in names)
+    assert len({answer["base_value"] for answer in answers} - {None}) == 3
     for answer, prediction, *known in zip(answers, online, *passed, strict=True):
         said = dict(zip(names, known, strict=True)) | {"model": "ed_admission", "version": "7"}
         added = {name: v for name, v in answer.items() if name.startswith("contribution.")}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import IntegrityError, NotFoundError, UnavailableError
-from models import release
+from models import artifact, release
 from serving import deployed as serving_deployed
 from serving.deployed import Deployed
 
@@ -83,6 +83,39 @@ def test_a_demonstration_is_not_served_for_care(deployed):
     with pytest.raises(UnavailableError, match="not for care"):
         strict["ed_admission"]
     assert not strict.ready
+
+
+def test_a_version_that_is_withdrawn_answers_nothing(deployed):
+    (deployed.releases / "ed_admission" / "champion").unlink()
+    deployed.refresh()
+    with pytest.raises(UnavailableError, match="no version of ed_admission is released") as caught:
+        deployed["ed_admission"]
+    assert caught.value.status == 503
+    assert not deployed.ready
+    point(deployed, "2")
+    assert deployed["ed_admission"].version == "2"
+    assert deployed.ready
+
+
+def test_a_version_withdrawn_while_the_pointers_are_read_is_no_fault(deployed, monkeypatch, caplog):
+    (deployed.releases / "ed_admission" / "champion").unlink()
+    monkeypatch.setattr(release, "models", lambda _: ["ed_admission"])
+    deployed.refresh()
+    assert deployed.scorers == deployed.faults == {}
+    assert not caplog.records
+
+
+def test_one_model_withdrawn_leaves_the_others(deployed, triage, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("triage") / "artifact"
+    artifact.write(folder, triage, evidence={})
+    release.publish(deployed.releases, folder, model="ed_triage", version="1")
+    release.point(deployed.releases, model="ed_triage", pointer="champion", version="1")
+    deployed.refresh()
+    assert deployed["ed_triage"].version == "1"
+    (deployed.releases / "ed_admission" / "champion").unlink()
+    deployed.refresh()
+    assert set(deployed.scorers) == {"ed_triage"}
+    assert deployed.ready
 
 
 def test_a_model_that_fails_does_not_hold_up_the_others(deployed, monkeypatch):

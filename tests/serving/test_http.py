@@ -13,7 +13,7 @@ import pytest
 from data.contract import check, sample
 from data.pseudonym import keyed_hash
 from models import artifact
-from models.features import show_cell
+from models.feature import show_cell
 
 pytestmark = pytest.mark.slow
 PREDICT = "/v1/ed_admission/predict"

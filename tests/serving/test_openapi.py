@@ -6,6 +6,7 @@ import itertools
 import json
 
 import msgspec
+import pytest
 
 from serving.openapi import document
 from serving.schema import read_predict
@@ -62,6 +63,51 @@ def test_openapi_describes_what_is_answered(scorer, tiny, visit):
     asked = [visit, visit | {"age": 3}, visit | {"sbp": 1}]
     body = json.dumps({"instances": asked}).encode()
     answered = scorer.predict(read_predict(body), Receipt.now())
+    own = {"scored": "ed_admission_scored", "abstained": "Abstained", "refused": "Refused"}
     for answer in msgspec.to_builtins(answered.predictions):
-        name = {"scored": "Scored", "abstained": "Abstained", "refused": "Refused"}[answer["status"]]
+        name = own[answer["status"]]
         assert set(answer) == set(schemas[name]["properties"]) >= set(schemas[name]["required"])
+    assert schemas["ed_admission_prediction_set"]["properties"]["set"]["items"]["enum"] == [0, 1]
+    assert "series_id" not in schemas["ed_admission_context"]["properties"]
+
+
+def test_openapi_tells_the_levels_of_an_ordinal_model(tiny, triage):
+    schemas = document([tiny, triage])["components"]["schemas"]
+    scored = schemas["ed_triage_scored"]
+    assert scored["properties"]["level"] == {"type": "integer", "enum": [1, 2, 3, 4, 5]}
+    assert {"level", "probabilities"} <= set(scored["required"])
+    chances = scored["properties"]["probabilities"]
+    assert chances["minItems"] == chances["maxItems"] == 5
+    assert schemas["ed_triage_prediction_set"]["properties"]["set"]["items"]["enum"] == [1, 2, 3, 4, 5]
+    assert not {"level", "probabilities"} & set(schemas["ed_admission_scored"]["properties"])
+
+
+def test_openapi_tells_how_a_series_is_asked(tiny, sepsis):
+    described = document([tiny, sepsis])
+    schemas = described["components"]["schemas"]
+    asked = schemas["sepsis_request"]["properties"]
+    assert "icu_hour rising" in asked["instances"]["description"]
+    assert "6 h" in asked["instances"]["description"]
+    assert asked["instances"]["items"] == {"$ref": "#/components/schemas/sepsis_instance"}
+    contexts = asked["context"]["anyOf"][0]
+    assert (contexts["minItems"], contexts["maxItems"]) == (1, 1)
+    assert contexts["items"] == {"$ref": "#/components/schemas/sepsis_context"}
+    assert "series_id" in schemas["sepsis_context"]["properties"]
+    assert schemas["sepsis_instance"]["required"] == ["icu_hour"]
+
+
+@pytest.mark.parametrize("several", [1, 2, 3])
+def test_openapi_is_whole_with_models_of_every_kind(tiny, triage, sepsis, several):
+    described = document([tiny, triage, sepsis][:several])
+    schemas = described["components"]["schemas"]
+    for reference in references(described):
+        assert resolve(described, reference)
+    for name in ("ed_admission", "ed_triage", "sepsis")[:several]:
+        answer = described["paths"][f"/v1/{name}/predict"]["post"]["responses"]["200"]["content"]
+        assert answer == {
+            "application/json": {"schema": {"$ref": f"#/components/schemas/{name}_answer"}}
+        }
+        items = schemas[f"{name}_answer"]["properties"]["predictions"]["items"]
+        assert items["discriminator"]["mapping"]["scored"] == f"#/components/schemas/{name}_scored"
+        assert {"$ref": f"#/components/schemas/{name}_scored"} in items["anyOf"]
+    assert "Scored" not in schemas

@@ -98,6 +98,19 @@ def test_a_corrupted_version_leaves_the_old_one_serving(server, visit, versions,
     assert "ed_admission 3 is not served" in server.said
 
 
+def test_a_withdrawn_version_answers_no_more_within_seconds(server, visit, waiting):
+    pointer = server.releases / "ed_admission" / "champion"
+    pointer.unlink()
+    waiting(lambda: [server.predict(visit).status_code for _ in range(6)] == [503] * 6, seconds=10)
+    said = server.predict(visit)
+    assert said.headers["content-type"] == "application/problem+json"
+    assert said.json()["detail"] == "no version of ed_admission is released"
+    assert server.client.get("/v1/models").json() == {"models": []}
+    assert server.client.get("/readyz").status_code == 503
+    server.point("1")
+    waiting(lambda: [server.predict(visit).status_code for _ in range(6)] == [200] * 6, seconds=10)
+
+
 def test_without_its_log_the_server_answers_nothing_and_then_recovers(server, visit, waiting):
     log, away = server.home / "log.db", server.home / "log.moved"
     outcome = {"prediction_id": "x", "outcome": 1, "observed_at": "2026-01-01T00:00:00Z"}

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from data.contract import check, sample
 from data.errors import ContractError
 from data.pseudonym import keyed_hash
-from models.features import show_cell
+from models.feature import show_cell
 from serving.answers import Abstained, Refused, Scored
+from serving.reading import MOST_UNKNOWN
 from serving.schema import read_predict
-from serving.scorer import MOST_UNKNOWN, UNKNOWN, Receipt, Scorer
+from serving.scorer import UNKNOWN, Receipt, Scorer
 
 CANARY = "ZQ-canary-7411"
 
@@ -278,14 +279,52 @@ def test_a_model_that_is_not_for_care_says_so(scorer, tiny):
     assert replace(scorer, artifact=tiny).notice is None
 
 
-def test_an_explanation_that_does_not_add_up_is_warned_of(scorer, visit, monkeypatch):
-    scores = scorer.artifact.score
+def test_a_site_with_an_intercept_of_its_own_moves_risk_and_base_value(scorer, visit):
+    line = replace(scorer.artifact.calibration, sites={"county-03": 0.75})
+    local = replace(scorer, artifact=replace(scorer.artifact, calibration=line))
+    sites = [{"site": "county-03"}, {"site": "elsewhere"}, {}]
+    known, unknown, nowhere = ask(local, visit, visit, visit, context=sites).predictions
+    [plain] = ask(scorer, visit).predictions
+    assert plain.risk == unknown.risk == nowhere.risk
+    assert plain.explanation == unknown.explanation == nowhere.explanation
+    assert known.explanation.base_value == pytest.approx(plain.explanation.base_value + 0.75)
+    assert known.explanation.contributions == plain.explanation.contributions
+    assert risk_of(known) == pytest.approx(known.risk, abs=1e-5)
+    assert known.risk > plain.risk
+    abstained, shifted = ask(local, visit | {"age": 3}, visit, context=sites[1::-1]).predictions
+    assert isinstance(abstained, Abstained)
+    assert shifted.risk == known.risk
 
-    def skewed(rows):
-        scored = scores(rows)
+
+def test_the_set_is_of_the_outcomes_that_the_risk_does_not_rule_out(scorer, sample_and_risk):
+    instances, risk = sample_and_risk
+    rows = check(scorer.artifact.mart.columns, instances).rows
+    sets = scorer.artifact.sets(rows, np.log(risk / (1 - risk)))
+    answers = ask(scorer, *instances).predictions
+    assert [answer.conformal.classes for answer in answers] == [
+        tuple(np.flatnonzero(row).tolist()) for row in sets
+    ]
+    assert {answer.conformal.coverage for answer in answers} == {0.9}
+    sent = msgspec.json.decode(msgspec.json.encode(answers[0]))
+    assert sent["conformal"] == {"set": list(answers[0].conformal.classes), "coverage": 0.9}
+
+
+def test_the_novelty_is_the_share_of_training_rows_that_are_less_strange(scorer, instances, visit):
+    rows = check(scorer.artifact.mart.columns, instances).rows
+    answers = ask(scorer, *instances).predictions
+    assert [answer.novelty for answer in answers] == scorer.artifact.novelty.percentile(rows).tolist()
+    [usual, odd] = ask(scorer, visit, visit | {"temperature": 25, "sbp": 300, "dbp": 20}).predictions
+    assert usual.novelty < 0.99 < odd.novelty <= 1
+
+
+def test_an_explanation_that_does_not_add_up_is_warned_of(scorer, visit, monkeypatch):
+    scores = scorer.artifact.score_matrix
+
+    def skewed(_, *of):
+        scored = scores(*of)
         return replace(scored, contributions=scored.contributions + 0.01)
 
-    monkeypatch.setattr(type(scorer.artifact), "score", lambda _, rows: skewed(rows))
+    monkeypatch.setattr(type(scorer.artifact), "score_matrix", skewed)
     answered = ask(scorer, visit)
     assert answered.not_additive == 1
     assert answered.predictions[0].warnings[-1].field == "explanation"

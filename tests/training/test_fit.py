@@ -7,6 +7,7 @@ from data.contract import check, sample
 from data.errors import NotEnoughDataError
 from data.marts.ed_visit import HISTORY, MART
 from data.simulate import simulate
+from models.calibration import fit as fit_calibration
 from models.calibration import sigmoid
 from models.catalog import load
 from models.features import FeatureMap
@@ -20,14 +21,21 @@ QUICK = Boosting(rounds=80, learning_rate=0.2)
 
 
 def pair(matrix, outcome):
-    return Pair(matrix=matrix, outcome=outcome, path=Path("nowhere"))
+    return Pair(matrix=matrix, outcome=outcome, target=outcome, path=Path("nowhere"))
+
+
+def grown(train, tune, **settings):
+    """Trees and the calibrated risk that they give to any rows."""
+    booster = fit.boosted(train, tune, **{"settings": QUICK, "seed": 0, **settings})
+    line = fit_calibration(fit.margins(booster, tune), tune.outcome)
+    return booster, lambda rows: sigmoid(line.log_odds(fit.margins(booster, rows)))
 
 
 @pytest.fixture(scope="module")
 def visits():
     table = simulate(visits=8000, seed=5)
     rows = check(MART.columns, table).rows
-    outcome = SPEC.outcome.of(MART["disposition"], rows)
+    outcome = SPEC.outcome.of(MART, rows)
     known = ~np.isnan(outcome) & (rows["age"] >= 18)
     matrix = FEATURES.matrix({name: values[known] for name, values in rows.items()})
     half = len(matrix) // 2
@@ -45,12 +53,13 @@ def withhold(matrix, names):
 def test_copies_lose_the_history_whole_and_features_whole():
     rows = check(MART.columns, sample(MART, 400, seed=1)).rows
     matrix = FEATURES.matrix(rows)
-    outcome = np.zeros(400)
 
-    filled, outcomes = fit.with_gaps(matrix, outcome, FEATURES, rng=np.random.default_rng(0))
+    filled, source = fit.with_gaps(matrix, FEATURES, rng=np.random.default_rng(0))
 
-    assert len(filled) == len(outcomes) == 400 + int(0.3 * 400)
+    assert len(filled) == len(source) == 400 + int(0.3 * 400)
     assert np.array_equal(filled[:400], matrix, equal_nan=True)
+    left = ~np.isnan(filled)
+    assert np.array_equal(filled[left], matrix[source][left])
     history = [FEATURES.parts.index(column.name) for column in HISTORY]
     lost = np.isnan(filled[400:, history]).all(axis=1).mean()
     assert 0.35 < lost < 0.65
@@ -63,20 +72,18 @@ def test_a_withheld_history_does_not_read_as_disease(visits):
     gaps = withhold(test.matrix, names)
 
     def oe(rows):
-        booster, line = fit.boosted(rows, test, settings=QUICK, seed=0)
-        margin = booster.inplace_predict(gaps, predict_type="margin").astype(float)
-        return test.outcome.sum() / sigmoid(line.log_odds(margin)).sum()
+        _, risk = grown(rows, test)
+        return test.outcome.sum() / risk(pair(gaps, test.outcome)).sum()
 
-    rng = np.random.default_rng(0)
-    copied = pair(*fit.with_gaps(train.matrix, train.outcome, FEATURES, rng=rng))
-    assert 0.85 < oe(copied) < 1.15
+    matrix, source = fit.with_gaps(train.matrix, FEATURES, rng=np.random.default_rng(0))
+    assert 0.85 < oe(pair(matrix, train.outcome[source])) < 1.15
 
 
 def test_the_same_seed_gives_the_same_trees(visits):
     train, tune = visits
 
     first, second = (
-        bytes(fit.boosted(train, tune, settings=QUICK, seed=3)[0].save_raw("ubj")) for _ in range(2)
+        bytes(fit.boosted(train, tune, settings=QUICK, seed=3).save_raw("ubj")) for _ in range(2)
     )
 
     assert first == second
@@ -93,7 +100,7 @@ def test_shuffled_outcomes_teach_nothing(visits):
         # Early stopping looks at outcomes too: the tuning rows are shuffled with the others.
         shuffled = np.random.default_rng(seed).permutation(outcome)
         train, tune = pair(matrix[third:], shuffled[third:]), pair(matrix[:third], shuffled[:third])
-        booster, _ = fit.boosted(train, tune, settings=QUICK, seed=seed)
+        booster = fit.boosted(train, tune, settings=QUICK, seed=seed)
         return roc_auc_score(test.outcome, booster.inplace_predict(test.matrix))
 
     assert np.mean([by_chance(seed) for seed in range(8)]) == pytest.approx(0.5, abs=0.07)
@@ -102,10 +109,9 @@ def test_shuffled_outcomes_teach_nothing(visits):
 def test_calibration_makes_the_tuning_rows_agree(visits):
     train, tune = visits
 
-    booster, line = fit.boosted(train, tune, settings=QUICK, seed=0)
+    _, risk = grown(train, tune)
 
-    margin = fit.margins(booster, tune)
-    assert sigmoid(line.log_odds(margin)).mean() == pytest.approx(tune.outcome.mean(), abs=1e-6)
+    assert risk(tune).mean() == pytest.approx(tune.outcome.mean(), abs=1e-6)
 
 
 def test_the_regression_as_plain_numbers_is_scikit_learns(visits):
@@ -128,7 +134,7 @@ def test_a_feature_that_is_missing_everywhere_or_constant_does_no_harm(visits):
     odd[:, 1] = 1
 
     assert np.isfinite(fit.logistic(pair(odd, outcome), seed=0).risk(odd)).all()
-    booster, _ = fit.boosted(pair(odd, outcome), tune, settings=QUICK, seed=0)
+    booster = fit.boosted(pair(odd, outcome), tune, settings=QUICK, seed=0)
     assert booster.num_boosted_rounds() > 0
 
 
@@ -140,3 +146,17 @@ def test_one_class_or_few_events_are_said(visits):
         fit.boosted(healthy, tune, settings=QUICK, seed=0)
     with pytest.raises(NotEnoughDataError, match="the tuning rows hold"):
         fit.boosted(train, pair(tune.matrix[:30], tune.outcome[:30]), settings=QUICK, seed=0)
+
+
+def test_a_declared_direction_holds_whatever_the_rows_say(visits):
+    train, tune = visits
+    place = FEATURES.parts.index("age")
+    inverted = FEATURES.constraints({"age": -1})
+    booster = fit.boosted(train, tune, settings=QUICK, seed=0, monotone=inverted)
+
+    rising = np.repeat(train.matrix[:1], 40, axis=0)
+    rising[:, place] = np.linspace(18, 100, 40)
+    margins = booster.inplace_predict(rising, predict_type="margin")
+    assert (np.diff(margins) <= 1e-6).all()
+    free = fit.boosted(train, tune, settings=QUICK, seed=0)
+    assert (np.diff(free.inplace_predict(rising, predict_type="margin")) > 0.1).any()

@@ -55,8 +55,8 @@ def test_past_the_budget_trees_read_pages_and_are_as_good(cohort, halves, tmp_pa
     quick = Boosting(rounds=60, learning_rate=0.2, max_depth=3)
 
     def grown(budget):
-        booster, line = fit.boosted(train, tune, settings=quick, seed=0, budget=budget)
-        return booster, auroc(tune.outcome, sigmoid(line.log_odds(fit.margins(booster, tune))))
+        booster = fit.boosted(train, tune, settings=quick, seed=0, budget=budget)
+        return booster, auroc(tune.outcome, sigmoid(fit.margins(booster, tune)))
 
     assert isinstance(train.dmatrix(budget=0), xgb.ExtMemQuantileDMatrix)
     assert not isinstance(train.dmatrix(budget=1 << 30), xgb.ExtMemQuantileDMatrix)

@@ -11,7 +11,7 @@ from data.period import Period
 from data.simulate import simulate
 from data.source import Origin
 from data.store import Slice, open_store
-from training import run
+from training import rows
 
 KEY = b"0123456789abcdef"
 
@@ -23,7 +23,7 @@ def load(home, name, table):
 
 def of(tiny, home, which):
     """The tiny model as if it had learned from ``which``."""
-    with run._cohort(home, tiny.spec, MART, which) as (cohort, _):
+    with rows.read(home, tiny.spec, MART, which) as (cohort, _):
         provenance = replace(
             tiny.manifest.provenance,
             load_ids=cohort.load_ids,
@@ -40,7 +40,7 @@ def test_a_training_set_is_rebuilt_whatever_was_loaded_since(home, tiny):
     fitted = of(tiny, home, which)
     load(home, "second", simulate(visits=500, seed=2))
 
-    with run.rebuilt(home, fitted, mart=MART) as cohort:
+    with rows.rebuilt(home, fitted, mart=MART) as cohort:
         assert cohort.load_ids == ("first",)
         assert cohort.fingerprint == fitted.manifest.provenance.fingerprint
 
@@ -52,7 +52,7 @@ def test_rows_that_are_no_longer_there_are_told(home, tiny):
         store.engine._db.raw_sql("UPDATE ed_visit SET age = 50 WHERE age = 51")
 
     with pytest.raises(IntegrityError, match="no longer gives the rows learned from"):
-        run.rebuilt(home, fitted, mart=MART).__enter__()
+        rows.rebuilt(home, fitted, mart=MART).__enter__()
 
 
 def test_as_of_a_day_no_later_outcome_and_no_later_visit_is_seen(home, tiny):
@@ -60,7 +60,7 @@ def test_as_of_a_day_no_later_outcome_and_no_later_visit_is_seen(home, tiny):
     noon = datetime(2018, 3, 10, 12)  # noqa: DTZ001
 
     def known(which):
-        with run._cohort(home, tiny.spec, MART, which) as (cohort, _):
+        with rows.read(home, tiny.spec, MART, which) as (cohort, _):
             return len(cohort), cohort.time.max(), dict(cohort.flow)
 
     seen, latest, flow = known(Slice(as_of=noon))
