@@ -324,7 +324,7 @@ def _parser() -> argparse.ArgumentParser:
         "--trials", type=command.positive, default=0, metavar="N", help="search settings, so many times"
     )
     fitting.add_argument(
-        "--minutes", type=float, metavar="M", help="search settings, no longer than this"
+        "--minutes", type=float, metavar="M", help="start no trial after so many minutes"
     )
     fitting.add_argument(
         "--no-ablations", dest="ablations", action="store_false", help="leave out what they cost"

@@ -27,16 +27,19 @@ class Pace:
 
     def __init__(self, *, now: float) -> None:
         self._start = now
-        self._share = 0.0
+        self._from = self._share = 0.0
         self._end: float | None = None
 
     def told(self, share: float, *, now: float) -> None:
         """``share`` of the whole is done, 0 to 1, ``now`` seconds on any clock."""
         if share == self._share:  # the same stage goes on, and the estimate runs down
             return
+        if share < self._share:  # another part begins, with a bar of its own
+            self._start, self._from = now, share
         self._share = share
-        past = now - self._start
-        self._end = now + past * (1 - share) / share if past >= SHORTEST and share >= SMALLEST else None
+        past, gained = now - self._start, share - self._from
+        judged = past >= SHORTEST and gained >= SMALLEST
+        self._end = now + past * (1 - share) / gained if judged else None
 
     def left(self, *, now: float) -> float | None:
         """Seconds; None while there is too little to judge by, and where it takes longer than it did."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,8 @@ from training.rows import rebuilt
 
 pytestmark = pytest.mark.slow
 CANARY = "9417.25"
+VISITS = 30_000  # so many that trees are surely no worse than logistic regression
+SIMULATE = ("mart", "simulate", "--visits", str(VISITS), "--seed", "7", "--json")
 
 
 def caremodels(home, *words):
@@ -38,8 +41,8 @@ def result(done):
 def home(tmp_path_factory):
     """A home with simulated visits and a first version of the model."""
     home = tmp_path_factory.mktemp("home")
-    loaded = result(caremodels(home, "mart", "simulate", "--visits", "12000", "--seed", "7", "--json"))
-    assert (loaded["read"], loaded["kept"], loaded["refused"]) == (12000, 12000, 0)
+    loaded = result(caremodels(home, *SIMULATE))
+    assert (loaded["read"], loaded["kept"], loaded["refused"]) == (VISITS, VISITS, 0)
     trained = caremodels(home, "train", "ed_admission", "--json")
     assert trained.stderr == ""  # quiet in a pipe
     assert result(trained)["version"] == "1"
@@ -47,11 +50,11 @@ def home(tmp_path_factory):
 
 
 def test_a_second_load_adds_nothing(home):
-    again = result(caremodels(home, "mart", "simulate", "--visits", "12000", "--seed", "7", "--json"))
+    again = result(caremodels(home, *SIMULATE))
 
-    assert again["kept"] == 12000
+    assert again["kept"] == VISITS
     rows = result(caremodels(home, "evaluate", "ed_admission", "--from", "2021-01", "--json"))
-    assert rows["flow"][0]["rows"] < 12000
+    assert rows["flow"][0]["rows"] < VISITS
 
 
 def test_evaluate_prints_the_measures_of_a_period(home):
@@ -81,11 +84,24 @@ def test_promotion_publishes_and_is_written_down(home):
 
     assert promoted["promoted"] is True
     assert all(finding["passed"] for finding in promoted["gate"])
+    assert {frozenset(finding) for finding in promoted["gate"]} == {
+        frozenset({"criterion", "value", "limit", "passed"})
+    }
     assert (home / "releases/ed_admission/champion").read_text(encoding="utf-8") == "1\n"
     verified = result(caremodels(home, "ledger", "verify", "--json"))
-    assert verified["last"]["by"] == "Dr Chen"
+    assert (verified["intact"], verified["last"]["by"]) == (True, "Dr Chen")
+    assert verified["anchors"] == {"releases": 1, "mlflow": 1}
     released = result(caremodels(home, "releases", "--json"))["releases"]
-    assert released == {"ed_admission": {"champion": "1", "challenger": None}}
+    pointers = {"champion": "1", "challenger": None}
+    assert released == {
+        "ed_admission": {
+            **pointers,
+            "withdrawn": {},
+            "ledger": pointers,
+            "mlflow": pointers,
+            "differs": [],
+        }
+    }
 
 
 def test_a_model_of_simulated_visits_is_served_with_demo_only(home):
@@ -98,26 +114,86 @@ def test_a_model_of_simulated_visits_is_served_with_demo_only(home):
 
 
 def test_the_card_says_what_the_model_must_not_be_used_for(home, tmp_path):
-    result(caremodels(home, "card", "ed_admission", "--out", str(tmp_path), "--json"))
+    written = result(caremodels(home, "card", "ed_admission", "--out", str(tmp_path), "--json"))
 
+    assert {file.name for file in tmp_path.iterdir()} >= {"card.html", "card.json", "evaluation.json"}
+    assert sorted(written["files"]) == sorted(str(file) for file in tmp_path.iterdir())
     card = (tmp_path / "card.html").read_text(encoding="utf-8")
     assert "Demonstration, not for care." in card
     assert "Not a reason to send a patient home." in card
     assert "不得作为让患者离院的依据" in card
 
 
-def test_a_gate_that_is_not_passed_ends_with_3(home, monkeypatch):
-    """A version of a few visits: too few events in its test period."""
-    small = home.parent / "small"
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A home with a version of a few visits: too few events in its test period."""
+    small = tmp_path_factory.mktemp("small")
     result(caremodels(small, "mart", "simulate", "--visits", "2500", "--json"))
     result(caremodels(small, "train", "ed_admission", "--json"))
+    return small
 
-    words = ("--version", "1", "--by", "a", "--reason", "b", "--json")
-    done = caremodels(small, "promote", "ed_admission", *words)
+
+SIGNED = ("--by", "Dr Chen", "--reason", "pilot")
+SECOND = ("--override-by", "Dr Wang", "--override-reason", "to see it work")
+
+
+def test_a_gate_that_is_not_passed_ends_with_3(small):
+    done = caremodels(small, "promote", "ed_admission", "--version", "1", *SIGNED, "--json")
 
     assert done.returncode == 3
     assert not json.loads(done.stdout)["promoted"]
     assert not (small / "releases/ed_admission/champion").exists()
+    assert not (small / "ledger.jsonl").exists()
+
+
+def test_the_same_person_overrides_nothing(small):
+    again = ("--override-by", "dr chen", "--override-reason", "please")
+    done = caremodels(small, "promote", "ed_admission", "--version", "1", *SIGNED, *again)
+
+    assert done.returncode == 2
+    assert "an override is a second person's" in done.stderr
+
+
+def test_a_version_is_overridden_adapted_replaced_rolled_back_and_withdrawn(small, tmp_path):
+    home = shutil.copytree(small, tmp_path / "home")
+
+    def act(*words):
+        return result(caremodels(home, *words, *SIGNED, "--json"))
+
+    overridden = act("promote", "ed_admission", "--version", "1", *SECOND)
+    assert (overridden["promoted"], overridden["override"]["used"]) == (True, True)
+
+    adapted = act("recalibrate", "ed_admission", "--site", "tertiary-01", "--from", "2021-01")
+    assert (adapted["version"], adapted["from_version"], adapted["site"]) == ("2", "1", "tertiary-01")
+    assert {"n", "events", "before", "after", "shift"} <= adapted.keys()
+    assert (home / "releases/ed_admission/champion").read_text(encoding="utf-8") == "1\n"
+
+    replaced = act("promote", "ed_admission", "--version", "2", *SECOND)
+    assert replaced["champion"]["version"] == "1"
+    assert act("rollback", "ed_admission")["version"] == "1"
+    assert act("withdraw", "ed_admission")["version"] == "1"
+    assert not (home / "releases/ed_admission/champion").exists()
+
+    released = result(caremodels(home, "releases", "--json"))["releases"]["ed_admission"]
+    assert (released["champion"], released["withdrawn"]) == (None, {"champion": "1"})
+    assert result(caremodels(home, "ledger", "verify", "--json"))["entries"] == 5
+
+    book = home / "ledger.jsonl"
+    book.write_bytes(b"".join(book.read_bytes().splitlines(keepends=True)[:-1]))
+    cut = caremodels(home, "ledger", "verify")
+    assert cut.returncode == 1
+    assert "release ed_admission 1 knows of entry 5: entries were removed" in cut.stderr
+
+
+def test_a_ledger_is_verified_while_mlflow_is_down(small, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    down = caremodels(small, "ledger", "verify", "--json")
+    without = caremodels(small, "ledger", "verify", "--no-mlflow", "--json")
+
+    assert down.returncode == 1
+    assert "MLflow: " in down.stderr
+    assert result(without)["anchors"]["mlflow"] is None
+    assert "what MLflow knows of the ledger was not checked" in without.stderr
 
 
 def test_monitoring_a_window_without_predictions_ends_with_4(home):
@@ -148,6 +224,15 @@ def test_monitoring_a_window_without_predictions_ends_with_4(home):
             "not registered",
         ),
         (("promote", "ed_admission", "--version", "9", "--by", " ", "--reason", "b"), 2, "--by"),
+        (("promote", "ed_admission", "--version", "1", "--by", "a", *SECOND), 2, "required"),
+        (("rollback", "ed_admission", *SIGNED), 1, "names no champion to go back to"),
+        (("withdraw", "ed_admission", *SIGNED), 1, "no version is released"),
+        (("withdraw", "../..", *SIGNED), 1, "no version is released"),
+        (("withdraw", "ed_admission"), 2, "required"),
+        (("recalibrate", "ed_admission", *SIGNED), 2, "--site"),
+        (("recalibrate", "ed_admission", "--site", "x", *SIGNED), 1, "no version is registered"),
+        (("recalibrate", "nope", "--site", "x", *SIGNED), 1, "no model 'nope'"),
+        (("train", "ed_admission", "--trials", "0"), 2, "must be 1 or more"),
         (("serve",), 1, "no model is released"),
         (("serve", "--host", "0.0.0.0"), 2, "only loopback"),
         (("monitor", "ed_admission"), 1, "no version is released"),

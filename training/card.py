@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from data.errors import NotFoundError
 from models.artifact import Artifact
 from models.cohort import Cohort
 from models.ledger import Entry
@@ -72,6 +73,33 @@ def documents(
         ledger=ledger,
     )
     return of_bundle(bundle, drawn)
+
+
+def again(
+    folder: Path,
+    fitted: Artifact,
+    *,
+    figures: Mapping[str, Any] | None = None,
+    version: str | None = None,
+    ledger: Sequence[Entry] = (),
+) -> dict[str, bytes]:
+    """The documents of the version in ``folder``, with what was written and decided since.
+
+    Figures (others, if given) and plots are those that were registered with it. Raises ContractError as
+    :func:`write`, NotFoundError where the folder holds no card.
+    """
+    try:
+        told = {name: (folder / name).read_bytes() for name in DOCUMENTS}
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{folder} holds no {Path(error.filename).name}") from None
+    return documents(
+        fitted,
+        msgspec.json.decode(told["evaluation.json"]) if figures is None else figures,
+        drawn=page.plots(told["card.html"]),
+        patients=msgspec.json.decode(told["card.json"])["patients"],
+        version=version,
+        ledger=ledger,
+    )
 
 
 def of_bundle(b: Bundle, drawn: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -114,6 +114,7 @@ def _train(
     stage: Stage,
 ) -> Trained:
     found: list[search.Found] = []
+    features = FeatureMap.of(mart, spec.features, spec.lookback)
 
     def chosen(train: Pair, tune: Pair) -> Boosting:
         if effort.searches:
@@ -128,14 +129,13 @@ def _train(
                     trials=effort.trials,
                     minutes=effort.minutes,
                     storage=home.path / "searches",
-                    key=f"{spec.name}-{provenance.fingerprint}",
+                    key=spec.name,
                     budget=effort.budget,
                     progress=stage,
                 )
             )
         return found[0].settings if found else spec.boosting
 
-    features = FeatureMap.of(mart, spec.features, spec.lookback)
     fitted = build.build(
         spec,
         mart,

@@ -3,7 +3,7 @@
 Optuna proposes (its tree-structured Parzen estimator) and says which trials are not worth finishing;
 what has been finished is kept in a file of ours, written anew and whole after each trial. Each proposal
 follows from the seed and the trials before it alone, so that a search that was killed ends as one that
-was not. Why not Optuna's own storages: docs/decisions/0010-search.md
+was not. Why not Optuna's own storages: docs/decisions/0013-search.md
 """
 
 from __future__ import annotations

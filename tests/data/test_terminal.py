@@ -109,15 +109,29 @@ def test_nothing_is_said_too_early_nor_when_it_takes_longer_than_thought():
     pace = Pace(now=0.0)
     assert pace.left(now=100.0) is None
 
-    pace.told(0.5, now=SHORTEST / 2)
-    assert pace.left(now=SHORTEST / 2) is None
     pace.told(SMALLEST / 2, now=100.0)
     assert pace.left(now=100.0) is None
+    quick = Pace(now=0.0)
+    quick.told(0.5, now=SHORTEST / 2)
+    assert quick.left(now=SHORTEST / 2) is None
+
     pace.told(0.5, now=200.0)
     assert pace.left(now=200.0) == pytest.approx(200)
     assert pace.left(now=401.0) is None
     pace.told(1.0, now=500.0)
     assert pace.left(now=500.0) is None
+
+
+def test_a_part_with_a_bar_of_its_own_has_a_pace_of_its_own():
+    pace = Pace(now=0.0)
+    pace.told(0.05, now=20.0)
+    for share, now in ((0.0, 30.0), (0.5, 330.0), (1.0, 630.0)):
+        pace.told(share, now=now)
+    pace.told(0.1, now=640.0)
+    assert pace.left(now=640.0) is None
+
+    pace.told(0.4, now=670.0)
+    assert pace.left(now=670.0) == pytest.approx(60)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from data.contract import Column, Text
 from data.errors import ContractError
 from models.ledger import RECALIBRATE, Entry
-from training import card
+from training import card, gate
 from training.documents import facts, hti1, people, results, rows, tables, tripod
 from training.documents.bundle import Bundle
 from training.documents.field import Field
@@ -120,9 +120,7 @@ def test_the_checklist_has_27_items_in_order(unwritten):
 
 
 def input_named(name: str, *, label: str, available: str = "arrival") -> Column:
-    return Column(
-        name=name, kind="text", role="input", available=available, label=Text(label, label)
-    )
+    return Column(name=name, kind="text", role="input", available=available, label=Text(label, label))
 
 
 @pytest.mark.parametrize(
@@ -190,27 +188,31 @@ def test_the_net_benefit_says_over_which_range_and_how_often_it_is_best(bundle):
     assert table.rows[1] == ("30%", "0.083", "-0.143", "0.000", "0.020", "0.020", "0.020")
 
 
-def test_the_gate_shows_each_limit_beside_the_figure(bundle):
-    shown = {row[0]: row[1:] for row in tables.of(bundle)["gate"].rows}
-    assert shown["Events among the test rows"] == ("at least 50", "200")
-    assert shown["AUROC over logistic regression"] == (
-        "lower bound at least 0",
-        "0.020 (0.010 to 0.030)",
-    )
-    assert shown["Observed over expected"] == ("0.8 to 1.25", "0.97")
-    assert shown["AUROC of each group with 50 events"] == ("at least 0.6", "0.840")
-    assert shown["Observed over expected of each group with 50 events"] == (
-        "0.67 to 1.5",
-        "0.95 to 1.00",
-    )
-    assert shown["Sensitivity"] == ("at least 50%", "62%")
+def test_the_gate_shows_what_it_finds_in_these_figures(bundle):
+    found = gate.judge(bundle.figures, bundle.spec)
+    shown = tables.of(bundle)["gate"].rows
+    assert [row[:2] for row in shown] == [(one.criterion, one.limit) for one in found]
+    figures = {row[0]: row[2:] for row in shown}
+    assert figures["events in the test period"] == ("200", "met")
+    assert figures["AUROC"] == ("0.850", "met")
+    strict = replace(bundle.spec, limits=replace(bundle.spec.limits, auroc=0.9))
+    figures = {row[0]: row[2:] for row in tables.of(replace(bundle, spec=strict))["gate"].rows}
+    assert figures["AUROC"] == ("0.850", "not met")
+
+
+def test_a_site_that_it_was_recalibrated_for_is_told_before_and_after(bundle):
+    assert tables.of(bundle)["recalibration"].rows == ()
+    note = {"n": 400, "events": 60, "before": {"oe": 1.414}, "after": {"oe": 1.02}}
+    figures = {**bundle.figures, "recalibration": {"county-09": note}}
+    found = tables.of(replace(bundle, figures=figures))["recalibration"].rows
+    assert found == (("county-09", "400", "60", "1.41", "1.02"),)
 
 
 def test_patients_split_without_dates_are_told_so(bundle):
     spec = replace(bundle.spec, split="patient_hash")
     provenance = replace(bundle.provenance, periods={})
     undated = replace(bundle, spec=spec, provenance=provenance, patients=None)
-    assert rows.dates(undated).startswith("No dates")
+    assert rows.dates(undated).startswith("Without dates")
     assert "By a hash of the patient's identifier" in rows.partition(undated)
     assert undated.resampled == "sites"
     assert card.of_bundle(undated, {})

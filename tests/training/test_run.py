@@ -128,3 +128,22 @@ def test_two_trainings_at_once_register_two_versions(tmp_path, visits):
     for one in done:
         assert one.result().returncode == 0, one.result().stderr
     assert registry.latest(home, "ed_admission") == "2"
+
+
+@MLFLOW
+@pytest.mark.slow
+def test_the_same_seed_and_rows_make_the_same_bytes_and_each_ablation_its_figures(tmp_path, visits):
+    home = home_with(tmp_path, visits)
+    ablated = replace(SPEC, ablations=catalog.load("ed_admission").ablations)
+    first, second = (
+        run.train(home, ablated, effort=Effort(ablations=whole), **DATES) for whole in (True, False)
+    )
+
+    folders = [registry.fetch(home, "ed_admission", version) for version in ("1", "2")]
+    for name in ("booster.ubj", "calibration.json", "conformal.json", "novelty.json", "logistic.json"):
+        assert len({(folder / name).read_bytes() for folder in folders}) == 1, name
+    measured = first.metrics["ablations"]
+    assert set(measured) == {ablation.name for ablation in ablated.ablations}
+    assert all(0.5 < row["auroc"] < 1 for row in measured.values())
+    assert measured["without either"]["auroc"] < first.metrics["auroc"]["value"]
+    assert second.metrics["ablations"] == {}

@@ -60,7 +60,7 @@ class Bundle:
             inputs=fitted.features.inputs,
             provenance=fitted.manifest.provenance,
             libraries=fitted.manifest.libraries,
-            trees=fitted.booster.num_boosted_rounds(),
+            trees=fitted.booster.num_boosted_rounds() * fitted.spec.boosting.trees_a_round,
             calibration=fitted.calibration,
             learned=fitted.reference.columns,
             figures=figures,

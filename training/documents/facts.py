@@ -20,6 +20,8 @@ from training.documents.words import (
     sentence,
 )
 
+KNOWN = {"history": "known from the history", "hourly": "charted hour by hour"}
+
 
 def labels(b: Bundle, names: Sequence[str]) -> str:
     """The columns as a reader calls them, in the order given."""
@@ -154,7 +156,9 @@ def inputs(b: Bundle) -> str:
     by_time: dict[str, list[str]] = {}
     for column in columns:
         by_time.setdefault(column.available, []).append(column.label.en)
-    known = "; ".join(f"known at {when}: {', '.join(names)}" for when, names in by_time.items())
+    known = "; ".join(
+        f"{KNOWN.get(when, f'known at {when}')}: {', '.join(names)}" for when, names in by_time.items()
+    )
     back = f" Each hourly input looks back {b.spec.lookback} hours." if b.spec.lookback else ""
     return f"{len(columns)} inputs, {known}.{back}"
 
@@ -240,6 +244,8 @@ def imbalance(b: Bundle) -> str:
 
 def calculation(b: Bundle) -> str:
     site = ", plus the site's intercept" if b.calibration.sites else ""
+    if b.spec.triage:
+        site += "; for a level or a more urgent one, plus the offset of that level"
     return (
         f"risk = 1 / (1 + exp(-z)), z = intercept + slope × the sum of the trees{site}. The same"
         " functions train and serve; “caremodels score” does it for many rows."
@@ -278,7 +284,7 @@ def handling(b: Bundle) -> list[str]:
     without = at(b.figures, "ablations", imputed or "", "auroc")
     if without is not None:
         found.append(
-            f"Which tests were done tells something by itself: with a median in each gap the AUROC is"
+            f"What was not measured may tell something by itself: with a median in each gap the AUROC is"
             f" {number(without)} instead of {number(at(b.figures, 'auroc', 'value'))}."
         )
     strange = at(b.figures, "novelty", "above_99")

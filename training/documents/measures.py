@@ -40,7 +40,7 @@ def _own(b: Bundle) -> int:
 
 
 def performance(b: Bundle) -> Table:
-    head = ("", "AUROC", "Model higher by", "AUPRC", "Brier", "Slope", "Intercept", "Obs./exp.", "ICI")
+    head = ("", "AUROC", "Model minus this", "AUPRC", "Brier", "Slope", "Intercept", "Obs./exp.", "ICI")
     found = []
     for name, row in _compared(b):
         calibration = at(row, "calibration", default={})
@@ -200,6 +200,23 @@ def sites(b: Bundle) -> Table:
                 number(row.get("oe"), 2),
             )
             for row in shown[:MOST_SITES]
+        ),
+    )
+
+
+def recalibration(b: Bundle) -> Table:
+    """What was measured at each site that the version was recalibrated for."""
+    return Table(
+        head=("Site", "Rows", "Events", "Obs./exp. before", "Obs./exp. after"),
+        rows=tuple(
+            (
+                site,
+                count(found.get("n")),
+                count(found.get("events")),
+                number(at(found, "before", "oe"), 2),
+                number(at(found, "after", "oe"), 2),
+            )
+            for site, found in (b.figures.get("recalibration") or {}).items()
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from pathlib import Path
 
 import jinja2
@@ -90,6 +91,25 @@ def render(b: Bundle, fields: Mapping[str, Field], drawn: Mapping[str, bytes]) -
     )
 
 
+def plots(page: bytes) -> dict[str, bytes]:
+    """Name -> PNG of the plots that a card shows, so that it can be told anew without drawing them."""
+    found = _Plots()
+    found.feed(page.decode())
+    return found.drawn
+
+
+class _Plots(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: dict[str, bytes] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        name, source = given.get("data-plot"), given.get("src")
+        if tag == "img" and name and source:
+            self.drawn[name] = base64.b64decode(source.partition(",")[2])
+
+
 def _tile(value: str, title: str, note: str) -> dict[str, str]:
     return {"value": value, "title": title, "note": note}
 
@@ -168,6 +188,6 @@ def _plots(drawn: Mapping[str, bytes]) -> list[dict[str, str]]:
     """Those known first, in the order of ``PLOTS``; another is shown under its name."""
     names = [*(name for name in PLOTS if name in drawn), *(name for name in drawn if name not in PLOTS)]
     return [
-        {"title": PLOTS.get(name, name), "image": base64.b64encode(drawn[name]).decode()}
+        {"name": name, "title": PLOTS.get(name, name), "image": base64.b64encode(drawn[name]).decode()}
         for name in names
     ]

@@ -151,7 +151,9 @@ def _span(values: Iterable[tuple[str, float | None]], digits: int) -> str:
 
 def sites(b: Bundle) -> str:
     found = b.figures.get("sites")
-    if not found or not found.get("measured"):
+    if not found:
+        return "There is nothing to compare."
+    if not found.get("measured"):
         return "No site had enough events among the test rows to be measured alone."
     return (
         f"{count(found['measured'])} of {count(found.get('count'))} sites with at least 10 events and 20"
@@ -220,7 +222,7 @@ def known_risks(b: Bundle) -> str:
             f" {', '.join(few)}."
         )
     if hidden:
-        found.append(f"Not judged at all, as under 20 people: {len(hidden)} groups.")
+        found.append(f"Groups of under 20 people, not judged at all: {len(hidden)}.")
     if at(b.figures, "sites", "measured"):
         found.append(f"Sites differ: {sites(b)}")
     found.append(

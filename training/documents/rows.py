@@ -73,7 +73,7 @@ def dates(b: Bundle) -> str:
     """The three stretches of time, or how patients were divided where rows have no dates."""
     periods = b.provenance.periods
     if not periods:
-        return "No dates: the rows are in no order of the calendar."
+        return "Without dates: the parts are told apart by patient."
     found = [f"{PARTS.get(part, part)} {first} to {last}" for part, (first, last) in periods.items()]
     as_of = f" Learned from what was known before {b.provenance.as_of}." if b.provenance.as_of else ""
     return f"Rows: {'; '.join(found)}.{as_of}"

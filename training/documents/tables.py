@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from models.artifact import LOGISTIC
 from training.documents import measures
 from training.documents import rows as told
 from training.documents.bundle import Bundle
 from training.documents.table import Table
-from training.documents.words import NONE, at, count, interval, number, percent, unit
+from training.documents.words import NONE, count, number, percent, unit
+from training.gate import judge
 
 
 def of(b: Bundle) -> dict[str, Table]:
@@ -25,6 +22,7 @@ def of(b: Bundle) -> dict[str, Table]:
         "benefit": measures.benefit(b),
         "groups": measures.groups(b),
         "sites": measures.sites(b),
+        "recalibration": measures.recalibration(b),
         "ablations": measures.ablations(b),
         "sets": measures.sets(b),
         "parts": parts(b),
@@ -95,66 +93,21 @@ def flow(b: Bundle) -> Table:
 
 
 def gate(b: Bundle) -> Table:
-    """Each limit beside this version's figure. The judgement itself is made, and kept, at promotion."""
-    limits, figures = b.spec.limits, b.figures
-    calibration = at(figures, "calibration", default={})
-    gain = at(b.comparators, LOGISTIC, "model_minus_this", "auroc")
-    found = [
-        ("Events among the test rows", f"at least {count(limits.events)}", count(figures.get("events"))),
-        ("AUROC", f"at least {limits.auroc:g}", interval(figures.get("auroc"))),
-        (
-            "AUROC over logistic regression",
-            f"lower bound at least {-limits.logistic_margin + 0.0:g}",
-            interval(gain),
+    """What the gate finds in these figures; at promotion it holds them to the champion's as well."""
+    found = judge(b.figures, b.spec)
+    return Table(
+        head=("Criterion", "Limit", "This version", ""),
+        rows=tuple(
+            (one.criterion, one.limit, _told(one.value), "met" if one.passed else "not met")
+            for one in found
         ),
-        (
-            "AUROC over the champion",
-            f"lower bound at least {-limits.champion_margin + 0.0:g}",
-            interval(at(figures, "champion", "auroc")) if figures.get("champion") else "at promotion",
-        ),
-        *(
-            (title, f"{bounds[0]:g} to {bounds[1]:g}", number(calibration.get(name), 2))
-            for title, name, bounds in (
-                ("Calibration slope", "slope", limits.slope),
-                ("Calibration intercept", "intercept", limits.intercept),
-                ("Observed over expected", "oe", limits.oe),
-            )
-        ),
-        (
-            f"AUROC of each group with {limits.subgroup_events} events",
-            f"at least {limits.subgroup_auroc:g}",
-            _least(b, limits.subgroup_events),
-        ),
-        (
-            f"Observed over expected of each group with {limits.subgroup_events} events",
-            f"{limits.subgroup_oe[0]:g} to {limits.subgroup_oe[1]:g}",
-            _range(b, limits.subgroup_events),
-        ),
-    ]
-    chosen = at(figures, "at_threshold", default={})
-    if limits.alerts_per_100 < 100:
-        told_alerts = number(chosen.get("alerts_per_100"), 1)
-        found.append(("Alerts per 100 patients", f"at most {limits.alerts_per_100:g}", told_alerts))
-    if limits.sensitivity is not None:
-        reached = percent(chosen.get("sensitivity"))
-        found.append(("Sensitivity", f"at least {percent(limits.sensitivity)}", reached))
-    if limits.utility is not None:
-        found.append(("Utility", f"at least {limits.utility:g}", interval(figures.get("utility"))))
-    return Table(head=("Criterion", "Limit", "This version"), rows=tuple(found))
+        words=2,
+    )
 
 
-def _held(b: Bundle, events: int) -> list[Mapping[str, Any]]:
-    return [row for row in b.groups if not row["suppressed"] and (row.get("events") or 0) >= events]
-
-
-def _least(b: Bundle, events: int) -> str:
-    values = [at(row, "auroc", "value") for row in _held(b, events)]
-    return number(min((value for value in values if value is not None), default=None))
-
-
-def _range(b: Bundle, events: int) -> str:
-    values = [row["oe"] for row in _held(b, events) if row.get("oe") is not None]
-    return f"{number(min(values), 2)} to {number(max(values), 2)}" if values else NONE
+def _told(value: float | None) -> str:
+    """A count as such, any other figure with its decimals."""
+    return count(value) if value is not None and value >= 100 else number(value)
 
 
 def ledger(b: Bundle) -> Table:

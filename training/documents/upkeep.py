@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.documents.bundle import Bundle
-from training.documents.words import count, listed, percent
+from training.documents.words import count, listed, percent, plain
 
 
 def usefulness_goal(b: Bundle) -> str:
@@ -91,16 +91,19 @@ def local_validity(b: Bundle) -> str:
 
 
 def monitoring_fairness(b: Bundle) -> str:
-    groups = listed([name.replace("_", " ") for name in b.spec.subgroups]) or "no attribute"
     return (
         f"By “caremodels evaluate” for any period, as often as outcomes come in: all measures by"
-        f" {groups}, none under 20 people. Drift of inputs is watched at each site by itself, month by"
-        " month."
+        f" {_groups(b)}, none under 20 people. Drift of inputs is watched at each site by itself, month"
+        " by month."
     )
 
 
+def _groups(b: Bundle) -> str:
+    return listed([plain(name) for name in b.spec.subgroups]) or "no attribute"
+
+
 def local_fairness(b: Bundle) -> str:
-    return f"{local_validity(b)} By group: {', '.join(b.spec.subgroups) or 'none'}."
+    return f"{local_validity(b)} Each by {_groups(b)}."
 
 
 def updating(b: Bundle) -> str:
