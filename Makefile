@@ -25,6 +25,8 @@ check: .venv/stamp
 bench: .venv/stamp
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/marts.py
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/open_data.py
 
 # The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.
 bento: .venv/stamp

@@ -257,16 +257,26 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
 
 
 def card(options: argparse.Namespace, home: Home) -> int:
-    from models import catalog, registry
+    from data.pseudonym import load_key
+    from models import artifact, catalog, ledger, registry
+    from training import card as cards
 
     spec = catalog.load(options.model)
     version = options.version or registry.latest(home, spec.name)
     folder = registry.fetch(home, spec.name, version)
+    entries = ledger.verify(home.ledger, load_key(home.path))
+    # Made anew: people may have written, and signed, since the version was trained.
+    documents = cards.again(
+        folder,
+        artifact.load(folder),
+        version=version,
+        ledger=[e for e in entries if (e.model, e.version) == (spec.name, version)],
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     written = []
-    for file in (*sorted(folder.glob("card*")), folder / "evaluation.json"):
-        target = options.out / file.name
-        target.write_bytes(file.read_bytes())
+    for name, content in documents.items():
+        target = options.out / name
+        target.write_bytes(content)
         written.append(str(target))
     show({"model": spec.name, "version": version, "files": written}, as_json=options.json)
     return 0

@@ -6,6 +6,7 @@ tracking server that is down, or an alias moved by hand, changes no answer.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import warnings
@@ -61,6 +62,14 @@ def _mlflow(home: Home) -> Iterator[Any]:
     before = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(home.tracking_uri)
     try:
+        if home.tracking_uri.startswith("sqlite"):
+            # MLflow makes its tables on first use, and two processes that do so at once both fail.
+            folder = os.open(home.path, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                mlflow.MlflowClient().search_experiments(max_results=1)
+            finally:
+                os.close(folder)
         yield mlflow
     except mlflow.exceptions.MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":

@@ -178,7 +178,7 @@ class Limits:
     slope: tuple[float, float] = (0.8, 1.25)
     intercept: tuple[float, float] = (-0.25, 0.25)
     oe: tuple[float, float] = (0.8, 1.25)
-    logistic_margin: float = 0.0
+    logistic_margin: float = 0.02
     champion_margin: float = 0.01
     subgroup_events: int = 50
     subgroup_auroc: float = 0.6

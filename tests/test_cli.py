@@ -129,7 +129,7 @@ def small(tmp_path_factory):
     """A home with a version of a few visits: too few events in its test period."""
     small = tmp_path_factory.mktemp("small")
     result(caremodels(small, "mart", "simulate", "--visits", "2500", "--json"))
-    result(caremodels(small, "train", "ed_admission", "--json"))
+    result(caremodels(small, "train", "ed_admission", "--no-ablations", "--json"))
     return small
 
 

@@ -29,7 +29,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(home):
-    bench = runpy.run_path(str(ROOT / "benchmarks" / "models.py"))
+    bench = runpy.run_path(str(ROOT / "benchmarks" / "open_data.py"))
     return bench["measure"](home, DATA, list(bench["MODELS"]), ablations=False)
 
 
@@ -59,8 +59,8 @@ def test_triage(found):
     row = found["ed_triage"]
     assert row["n"] == 10_434
     assert row["kappa"] >= 0.49
-    assert row["sensitivity_12"] >= 0.79
-    assert row["over_triage_12"] <= 0.47
+    assert row["sensitivity_12"] >= 0.80
+    assert row["over_triage_12"] <= 0.52  # the cost is flat about its least: the cut-point wanders
     assert row["harm_missed"] <= 0.10 < row["harm_missed_by_nurse"]
     assert 0.9 <= row["slope"] <= 1.1
 

@@ -36,7 +36,7 @@ from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.cohort import Cohort, columns, gathered
 from models.signature import Signature
-from training import promotion
+from training import card, promotion
 from training import split as splits
 from training.evaluate import flat
 
@@ -114,7 +114,7 @@ def recalibrate(
     The new version keeps the figures of the one it comes from, since at every other site it answers
     the same; what is known of it at this site stands beside them under ``recalibration``, and the gate
     holds both. To measure it on the old test rows again would be to test it on rows that may have
-    taught it. Its card is the old one as well.
+    taught it.
 
     Nothing is promoted. Raises NotEnoughDataError where the site has too few outcomes, UsageError where
     a mart without dates is asked for a period or nobody signs, IntegrityError where the mart's contract
@@ -308,8 +308,7 @@ def _register(
     """
     figures = msgspec.json.decode((old / "evaluation.json").read_bytes())
     figures["recalibration"] = {**(figures.get("recalibration") or {}), site: note}
-    files = {file.name: file.read_bytes() for file in sorted(old.glob("card*")) if file.is_file()}
-    files["evaluation.json"] = msgspec.json.format(msgspec.json.encode(figures))
+    files = card.again(old, new, figures=figures)
     with tempfile.TemporaryDirectory() as scratch:
         folder, evidence = Path(scratch, "artifact"), Path(scratch, "evidence")
         artifact.write(folder, new, evidence=files)
@@ -324,7 +323,7 @@ def _register(
             params={
                 **asdict(new.spec.boosting),
                 "seed": new.manifest.provenance.seed,
-                "trees": new.booster.num_boosted_rounds(),
+                "trees": new.booster.num_boosted_rounds() * new.spec.boosting.trees_a_round,
                 "recalibrated_site": site,
                 "recalibrated_from": note["from_version"],
             },

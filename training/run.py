@@ -201,7 +201,7 @@ def _registered(
             params={
                 **asdict(fitted.spec.boosting),
                 "seed": provenance.seed,
-                "trees": fitted.booster.num_boosted_rounds(),
+                "trees": fitted.booster.num_boosted_rounds() * fitted.spec.boosting.trees_a_round,
                 **{f"{part}_rows": rows for part, rows in provenance.rows.items()},
                 **{f"{part}_period": " to ".join(days) for part, days in provenance.periods.items()},
                 "data_fingerprint": provenance.fingerprint,

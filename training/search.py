@@ -137,7 +137,7 @@ def search(
     fit.hold(training=train, tuning=tune)
     told = {"monotone": list(monotone), "ordinal": ordinal, "seed": seed, "threads": threads}
     place = storage / f"{key}-{_digest(train, tune, settings, budget=budget, **told)}.json"
-    finished = _finished(place)
+    finished = trials_in(place)
     before = allowed.spent(allowed.of(finished))
     learned: xgb.DMatrix | None = None
     while (spent := allowed.spent(paid := allowed.of(finished))) < 1:
@@ -152,7 +152,7 @@ def search(
         )
         ran = _run(proposal, tried, parameters, learned, tuned)
         # The same search beside this one may have come further: its trials are the same.
-        finished = max([*paid, ran], _finished(place), key=len)
+        finished = max([*paid, ran], trials_in(place), key=len)
         _keep(place, finished)
     progress(_text(paid, allowed), 1.0)
     best = min((trial for trial in paid if not trial.pruned), key=lambda trial: trial.loss)
@@ -298,7 +298,8 @@ def _digest(train: Pair, tune: Pair, settings: Boosting, *, budget: int, **told:
     return digest.hexdigest()[:24]
 
 
-def _finished(place: Path) -> list[Trial]:
+def trials_in(place: Path) -> list[Trial]:
+    """The finished trials that a search keeps in the file ``place``."""
     try:
         return msgspec.json.decode(place.read_bytes(), type=list[Trial])
     except FileNotFoundError:

@@ -6,7 +6,6 @@ import shutil
 import warnings
 from dataclasses import dataclass, replace
 
-import msgspec
 import pytest
 
 from data import telemetry
@@ -19,7 +18,7 @@ from data.store import Slice, open_store
 from models import artifact, registry
 from models.artifact import Artifact
 from models.calibration import Calibration
-from training import rows
+from training import card, rows
 from training import split as splits
 from training.evaluate import evaluate
 
@@ -87,10 +86,10 @@ def tracked(stock, figures, tmp_path_factory) -> Home:
     lines = [Calibration(), Calibration(slope=0.98), Calibration(), Calibration(slope=-1.0)]
     for number, line in enumerate(lines, start=1):
         said = {**figures, "events": 3} if number == 3 else figures
-        evidence = {"evaluation.json": msgspec.json.encode(said), "card.html": b"<p>A card.</p>\n"}
         folder = tmp_path_factory.mktemp("version") / "artifact"
         fitted = replace(stock.fitted, calibration=line)
-        artifact.write(folder, fitted, evidence=evidence)
+        documents = card.documents(fitted, said, drawn={}, patients=300)
+        artifact.write(folder, fitted, evidence=documents)
         registry.register(
             stock.home, fitted, folder, params={"seed": 0}, metrics={"auroc": 0.85}, evidence=folder
         )

@@ -214,6 +214,8 @@ def test_patients_split_without_dates_are_told_so(bundle):
     undated = replace(bundle, spec=spec, provenance=provenance, patients=None)
     assert rows.dates(undated).startswith("Without dates")
     assert "By a hash of the patient's identifier" in rows.partition(undated)
+    assert "somebody may stand in two parts" in rows.partition(undated)
+    assert "Nobody stands in two parts" in rows.partition(replace(undated, patients=7))
     assert undated.resampled == "sites"
     assert card.of_bundle(undated, {})
 

@@ -37,7 +37,7 @@ def pointed(home, pointer="champion"):
 
 def state(home):
     """Every file of the home, but for what only looking at it writes."""
-    looked = {"scratch", "key", "mlflow.db"}
+    looked = {"scratch", "key", "mlflow.db", ".mlflow.lock"}
     files = (file for file in home.path.rglob("*") if file.is_file())
     return {file: file.read_bytes() for file in files if not looked & set(file.parts)}
 

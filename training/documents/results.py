@@ -189,7 +189,7 @@ def sets(b: Bundle) -> str:
 def comparison_of_data(b: Bundle) -> str:
     """How the test rows differ from those learned from."""
     strange = b.figures.get("novelty")
-    text = "Same mart, same criteria, same definition of outcome and inputs; other patients"
+    text = "Same mart, same criteria, same definition of outcome and inputs; other rows"
     text += ", later in time." if b.spec.split == "time" else "."
     if not strange:
         return text

@@ -86,7 +86,14 @@ def partition(b: Bundle) -> str:
         " 10% tune, the last 20% test.",
         "patient_hash": "By a hash of the patient's identifier: 70% teach, 10% tune, 20% test.",
     }[b.spec.split]
-    return f"{how} Nobody stands in two parts. {sizes(b)}"
+    return f"{how} {apart(b)} {sizes(b)}"
+
+
+def apart(b: Bundle) -> str:
+    """Whether anybody may stand in two parts: it cannot be told where rows name nobody."""
+    if b.patients is None:
+        return "The rows name no patients, so that somebody may stand in two parts."
+    return "Nobody stands in two parts."
 
 
 def sizes(b: Bundle) -> str:
@@ -219,7 +226,7 @@ def external_source(b: Bundle) -> str:
     periods = b.provenance.periods.get("test")
     when = f" of {periods[0]} to {periods[1]}" if periods else ""
     return (
-        f"Only that of the training rows: the test rows{when} are other people from the same source."
+        f"Only that of the training rows: the test rows{when} are other rows of the same source."
         f" {source(b)}"
     )
 

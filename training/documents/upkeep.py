@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.documents.bundle import Bundle
+from training.documents.rows import apart
 from training.documents.words import count, listed, percent, plain
 
 
@@ -125,7 +126,7 @@ def correction(b: Bundle) -> str:
 
 def validation_process(b: Bundle) -> str:
     return (
-        "Held out before anything was fitted: nobody among the test rows taught or tuned the model. Each"
+        f"Held out before anything was fitted: no test row taught or tuned the model. {apart(b)} Each"
         f" comparator answered the same rows, in the same bootstrap samples of {b.resampled}."
     )
 
