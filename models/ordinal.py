@@ -70,16 +70,18 @@ def fit(
     return line, Ordinal(offsets=tuple(offsets))
 
 
-def cost(levels: int, under_weight: float) -> FloatArray:
-    """(true level, given level): the levels missed, squared; times the weight where less urgent.
+def cost(levels: int, under_weight: float = 1.0, *, urgent: int = 0) -> FloatArray:
+    """(true level, given level): the levels missed, squared; times the weight where a patient of level
+    ``urgent`` or more urgent is given a less urgent one than the true.
 
-    >>> cost(3, 2.0)
-    array([[0., 2., 8.],
-           [1., 0., 2.],
-           [4., 1., 0.]])
+    >>> cost(3, 8.0, urgent=1)
+    array([[ 0.,  8., 32.],
+           [ 1.,  0.,  1.],
+           [ 4.,  1.,  0.]])
     """
     true, given = np.indices((levels, levels))
-    return np.asarray((given - true) ** 2 * np.where(given > true, under_weight, 1.0))
+    under = (given > true) & (true < urgent)
+    return np.asarray((given - true) ** 2 * np.where(under, under_weight, 1.0))
 
 
 def cuts(log_odds: FloatArray, level: FloatArray, costs: FloatArray) -> FloatArray:
@@ -89,7 +91,7 @@ def cuts(log_odds: FloatArray, level: FloatArray, costs: FloatArray) -> FloatArr
     A cut-point lies midway between two rows. A level that is never worth giving gets an empty range:
     its two cut-points are neighbouring floats.
 
-    >>> cuts(np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]), np.array([3.0, 3, 2, 2, 1, 1]), cost(3, 1.0))
+    >>> cuts(np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]), np.array([3.0, 3, 2, 2, 1, 1]), cost(3))
     array([-0.5,  1.5])
     """
     values, place = np.unique(log_odds, return_inverse=True)
@@ -123,7 +125,7 @@ def kappa_cuts(log_odds: FloatArray, level: FloatArray, *, levels: int) -> Float
     least by a few rounds of :func:`cuts`, each with the ratio reached so far as the exchange rate.
     """
     share = np.bincount(level.astype(int), minlength=levels + 1)[1:] / len(level)
-    squares = cost(levels, 1.0)
+    squares = cost(levels)
     chance = np.broadcast_to(share @ squares, (levels, levels))  # of a given level
     found, ratio = cuts(log_odds, level, squares), 1.0
     for _ in range(50):
@@ -143,7 +145,7 @@ def kappa(level: FloatArray, given: npt.ArrayLike, *, levels: int) -> float:
     """
     table = np.zeros((levels, levels))
     np.add.at(table, (level.astype(int) - 1, np.asarray(given).astype(int) - 1), 1.0)
-    squares = cost(levels, 1.0)
+    squares = cost(levels)
     chance = np.outer(table.sum(axis=1), table.sum(axis=0)) / max(table.sum(), 1)
     apart = float((squares * chance).sum())
     return 1 - float((squares * table).sum()) / apart if apart else float("nan")

@@ -113,8 +113,8 @@ class Triage:
 
     The model's event is a level of ``urgent`` or more urgent, so that its risk, its bands and its
     explanation are those of any other model. The cut-points are chosen on the tuning rows, at the
-    least mean cost: the square of the levels missed, times ``under_weight`` where the level given is
-    the less urgent one. ``harm`` is what under-triage is held against, besides the level.
+    least mean cost: the square of the levels missed, times ``under_weight`` where an urgent patient is
+    given a less urgent level. ``harm`` is what under-triage is held against, besides the level.
     """
 
     column: str

@@ -137,7 +137,7 @@ def _fitted(spec: ModelSpec, tuning: Cohort, log_odds: FloatArray) -> ModelSpec:
     if spec.triage is not None:
         assert tuning.level is not None
         levels = len(spec.triage.levels)
-        costs = ordinal.cost(levels, spec.triage.under_weight)
+        costs = ordinal.cost(levels, spec.triage.under_weight, urgent=spec.triage.urgent)
         bands = spec.triage.bands(sigmoid(ordinal.cuts(log_odds, tuning.level, costs)).tolist())
         alert = next(band.at_least for band in bands if int(band.id) <= spec.triage.urgent)
         return replace(spec, bands=bands, alert_at=alert)

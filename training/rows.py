@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
+import numpy as np
+import numpy.typing as npt
+
 from data.contract import Mart
 from data.errors import IntegrityError
 from data.home import Home
@@ -16,6 +19,7 @@ from models.artifact import Artifact
 from models.cohort import Cohort, columns, gathered
 from models.manifest import Provenance
 from models.spec import ModelSpec
+from training import split as splits
 from training.split import PARTS, Split
 
 
@@ -48,6 +52,19 @@ def rebuilt(home: Home, fitted: Artifact, *, mart: Mart) -> Iterator[Cohort]:
         if cohort.fingerprint != provenance.fingerprint:
             raise IntegrityError(f"{fitted.spec.name}: the mart no longer gives the rows learned from")
         yield cohort
+
+
+def taught(home: Home, fitted: Artifact, *, mart: Mart) -> npt.NDArray[np.int64]:
+    """The patients whom a version that was split by patient learned from or was tuned on.
+
+    None where the mart holds no row of its loads: in another hospital's mart all are strangers.
+    """
+    loads = Slice(loads=fitted.manifest.provenance.load_ids)
+    with read(home, fitted.spec, mart, loads) as (cohort, _):
+        if not len(cohort):
+            return np.empty(0, dtype=np.int64)
+        split = splits.of(fitted.spec.split, cohort, ())
+        return np.unique(cohort.patient[split.train | split.validate])
 
 
 def provenance(

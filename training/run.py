@@ -214,18 +214,23 @@ def _registered(
 def reevaluate(
     home: Home, fitted: Artifact, period: Period, *, mart: Mart, bootstrap: int = BOOTSTRAP
 ) -> dict[str, Any]:
-    """Evaluate a version on any period of the mart; one split by patient on its own test patients.
+    """Evaluate a version on any period of the mart.
 
-    ``seen`` counts rows of the period that the version was trained or tuned on: where it is not 0
-    the figures flatter. Raises IntegrityError where the mart's contract has moved on since.
+    One that was split by patient is evaluated on every patient of the mart who did not teach it: its own
+    test patients, and whoever was loaded since. ``seen`` counts rows of the period that the version was
+    trained or tuned on: where it is not 0 the figures flatter. Raises IntegrityError where the mart's
+    contract has moved on since, UsageError for a period of a version split by patient.
     """
     if fitted.mart.columns != mart.select([column.name for column in fitted.mart.columns]):
         raise IntegrityError(f"{fitted.spec.name}: the contract of {mart.name} changed since training")
     periods = fitted.manifest.provenance.periods
     if not periods:
-        with rows.rebuilt(home, fitted, mart=mart) as cohort:
-            test = cohort.take(splits.of(fitted.spec.split, cohort, ()).test)
-            return {**evaluate(fitted, test, mart, bootstrap=bootstrap), "seen": 0}
+        if period != Period.between(None, None):
+            raise UsageError(f"{fitted.spec.name} is split by patient, not by time: give no period")
+        taught = rows.taught(home, fitted, mart=mart)
+        with rows.read(home, fitted.spec, mart, Slice()) as (cohort, _):
+            strangers = cohort.take(~np.isin(cohort.patient, taught))
+        return {**evaluate(fitted, strangers, mart, bootstrap=bootstrap), "seen": 0}
     with rows.read(home, fitted.spec, mart, Slice(period=period)) as (cohort, _):
         figures = evaluate(fitted, cohort, mart, bootstrap=bootstrap)
         tuned_to = np.datetime64(periods["validate"][1])

@@ -59,7 +59,7 @@ def test_no_other_cut_points_cost_less(weight, seed):
     rng = np.random.default_rng(seed)
     log_odds = rng.integers(0, 14, 40) / 2.0  # with ties
     level = np.clip(np.round(3.2 - log_odds / 3 + rng.normal(0, 0.7, 40)), 1, 3)
-    costs = ordinal.cost(3, weight)
+    costs = ordinal.cost(3, weight, urgent=2)
     found = ordinal.cuts(log_odds, level, costs)
 
     places = np.arange(-0.25, 7.5, 0.5)
@@ -71,7 +71,9 @@ def test_no_other_cut_points_cost_less(weight, seed):
 def test_the_more_under_triage_weighs_the_more_urgent_the_levels():
     margin, level = drawn()
     given = [
-        ordinal.assigned(margin, ordinal.cuts(margin, level, ordinal.cost(5, weight)), levels=5)
+        ordinal.assigned(
+            margin, ordinal.cuts(margin, level, ordinal.cost(5, weight, urgent=2)), levels=5
+        )
         for weight in (1.0, 4.0, 16.0)
     ]
     under = [(levels > level).mean() for levels in given]

@@ -5,13 +5,15 @@ from datetime import datetime
 
 import pytest
 
-from data.errors import IntegrityError
+from data.errors import IntegrityError, UsageError
+from data.home import Home
 from data.marts.ed_visit import MART
 from data.period import Period
 from data.simulate import simulate
 from data.source import Origin
 from data.store import Slice, open_store
-from training import rows
+from training import rows, run
+from training import split as splits
 
 KEY = b"0123456789abcdef"
 
@@ -70,3 +72,28 @@ def test_as_of_a_day_no_later_outcome_and_no_later_visit_is_seen(home, tiny):
     assert latest < noon
     assert 0 < later - seen < 20  # the visits that were not over by then
     assert flow["outcome not known"] > 0
+
+
+def test_a_version_split_by_patient_is_evaluated_on_all_whom_it_has_not_met(tiny, tmp_path):
+    home = Home(tmp_path)
+    load(home, "first", simulate(visits=1500, seed=1))
+    spec = replace(tiny.spec, split="patient_hash")
+    with rows.read(home, spec, MART, Slice()) as (cohort, origins):
+        split = splits.of("patient_hash", cohort, ())
+        known = replace(tiny.manifest, provenance=rows.provenance(cohort, split, origins, None, 0))
+        own = int(split.test.sum())
+    fitted = replace(tiny, spec=spec, manifest=known)
+
+    def measured(first=None):
+        period = Period.between(first, None)
+        return run.reevaluate(home, fitted, period, mart=MART, bootstrap=9)
+
+    assert measured()["n"] == own
+    load(home, "second", simulate(visits=1500, seed=2))
+    assert own + 500 < measured()["n"] < own + 1500
+    with pytest.raises(UsageError, match="split by patient, not by time"):
+        measured("2021-01")
+
+    elsewhere = Home(tmp_path / "elsewhere")
+    load(elsewhere, "theirs", simulate(visits=600, seed=3))
+    assert rows.taught(elsewhere, fitted, mart=MART).size == 0

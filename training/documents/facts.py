@@ -136,7 +136,7 @@ def alert(b: Bundle) -> str:
     if spec.triage:
         origin = (
             "chosen on the tuning rows at the least cost, the square of the levels missed, times"
-            f" {spec.triage.under_weight:g} where the level given is the less urgent one"
+            f" {spec.triage.under_weight:g} where an urgent patient is given a less urgent one"
         )
     elif spec.alert_by == "utility":
         origin = "the one of the greatest utility on the tuning rows"
