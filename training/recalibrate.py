@@ -36,8 +36,7 @@ from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.cohort import Cohort, columns, gathered
 from models.signature import Signature
-from training import card, promotion
-from training import split as splits
+from training import card, promotion, rows
 from training.evaluate import flat
 
 FloatArray = npt.NDArray[np.float64]
@@ -279,24 +278,16 @@ def _rows(
                 there = there.filter(pc.invert(taught))
             yield there
 
-    with open_store(home.marts, write=False) as store:
-        seen = _taught(store, fitted, mart, home.scratch) if spec.split != "time" else None
-        with gathered(spec, mart, of_site(store), scratch=home.scratch) as cohort:
-            fresh = np.ones(len(cohort), dtype=bool)
-            if seen is not None:
-                fresh = ~np.isin(cohort.patient, seen)
-                learned = int((~fresh).sum())
-            yield cohort.take(fresh), learned, store.origins(cohort.load_ids)
-
-
-def _taught(store: Store, fitted: Artifact, mart: Mart, scratch: Path) -> npt.NDArray[np.int64]:
-    """The patients whom a version learned from or was tuned on, where they were split by patient."""
-    spec = fitted.spec
-    loads = Slice(loads=fitted.manifest.provenance.load_ids)
-    tables = store.batches(mart, loads, columns=columns(spec, mart))
-    with gathered(spec, mart, tables, scratch=scratch) as cohort:
-        split = splits.of(spec.split, cohort, ())
-        return np.unique(cohort.patient[split.train | split.validate])
+    seen = rows.taught(home, fitted, mart=mart) if spec.split != "time" else None
+    with (
+        open_store(home.marts, write=False) as store,
+        gathered(spec, mart, of_site(store), scratch=home.scratch) as cohort,
+    ):
+        fresh = np.ones(len(cohort), dtype=bool)
+        if seen is not None:
+            fresh = ~np.isin(cohort.patient, seen)
+            learned = int((~fresh).sum())
+        yield cohort.take(fresh), learned, store.origins(cohort.load_ids)
 
 
 def _register(
