@@ -29,7 +29,6 @@ Floats = npt.NDArray[np.float64]
 
 EARLY, OPTIMAL, LATE = -12.0, -6.0, 3.0  # hours from the onset
 MOST_TRUE_ALARM, LEAST_SILENCE, FALSE_ALARM, TRUE_SILENCE = 1.0, -2.0, -0.05, 0.0
-STEPS = 256  # thresholds tried where each is measured in many samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,47 +188,6 @@ def best_threshold(
         threshold=float(np.concatenate([[np.inf], risks[order][last]])[chosen]),
         normalised=float(_ratio(reached[chosen], np.maximum(gain, 0.0).sum())),
     )
-
-
-def stable_threshold(
-    series: npt.ArrayLike,
-    hour: npt.ArrayLike,
-    label: npt.ArrayLike,
-    risk: npt.ArrayLike,
-    *,
-    bootstrap: int = 500,
-    seed: int = 0,
-) -> Choice:
-    """The median of the best thresholds of ``bootstrap`` samples of stays.
-
-    The utility has a wide, flat top: which threshold is the very best of a few hundred patients is
-    chance, and the middle of those that might have been is the better guess for the next. Tried are
-    ``STEPS`` quantiles of the risk in the hours in which an alarm pays. Of no such hour there is no
-    threshold: infinite. Source: Breiman 1996, Mach Learn 24:123, on averaging an unstable choice.
-
-    >>> found = stable_threshold([0, 0, 1, 1], [1, 2, 1, 2], [0, 1, 0, 0], [0.2, 0.9, 0.1, 0.4])
-    >>> found.threshold, round(found.normalised, 3)
-    (0.2, 0.973)
-    """
-    worth, silence = rewards(series, hour, label)
-    risks, gain, code = np.asarray(risk, dtype=float), worth - silence, _coded(np.asarray(series))
-    if risks.shape != worth.shape or np.isnan(risks).any():
-        raise ValueError("risk must have one value for each row")
-    paying = risks[gain > 0]
-    if not len(paying):
-        return Choice(threshold=np.inf, normalised=np.nan)
-    tried = np.unique(np.quantile(paying, np.linspace(0, 1, STEPS), method="lower"))
-    # What each stay gains in each step between two thresholds, then at or above each threshold.
-    step = np.searchsorted(tried, risks, side="right")
-    stays, width = int(code.max()) + 1, len(tried) + 1
-    table = np.bincount(code * width + step, gain, stays * width).reshape(stays, width)
-    reached = np.cumsum(table[:, ::-1], axis=1)[:, ::-1][:, 1:]
-    chosen = np.empty(bootstrap)
-    for some, drawn in resample.draws(np.arange(stays), bootstrap, seed):
-        chosen[some] = tried[(drawn @ reached).argmax(axis=1)]
-    threshold = float(np.quantile(chosen, 0.5, method="lower"))
-    whole = np.maximum(gain, 0.0).sum()
-    return Choice(threshold=threshold, normalised=float(_ratio(gain[risks >= threshold].sum(), whole)))
 
 
 def _ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:

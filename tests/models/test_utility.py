@@ -14,7 +14,6 @@ from models.utility import (
     interval,
     per_patient,
     rewards,
-    stable_threshold,
     utility,
 )
 
@@ -228,10 +227,9 @@ def test_what_makes_no_sense_is_refused(changed, named):
 
 
 @pytest.mark.parametrize("risk", [[0.1], [0.1, np.nan]])
-@pytest.mark.parametrize("choose", [best_threshold, stable_threshold])
-def test_a_risk_that_is_missing_is_refused(choose, risk):
+def test_a_risk_that_is_missing_is_refused(risk):
     with pytest.raises(ValueError, match="risk"):
-        choose([0, 0], [1, 2], [0, 1], risk)
+        best_threshold([0, 0], [1, 2], [0, 1], risk)
 
 
 def test_a_patient_that_is_missing_is_refused():
@@ -245,31 +243,3 @@ def cohort(n, seed):
     onsets = [int(rng.integers(12, 40)) if rng.random() < 1 / 8 else None for _ in range(n)]
     series, hour, label = arrays([patient(onset, range(1, 41)) for onset in onsets])
     return series, hour, label, 1 / (1 + np.exp(3 - 1.5 * label - rng.normal(0, 1, len(label))))
-
-
-def test_the_stable_threshold_is_the_median_of_the_best_of_many_samples_of_stays():
-    series, hour, label, risk = cohort(120, 0)
-    stays, rng = [np.flatnonzero(series == code) for code in range(120)], np.random.default_rng(1)
-    best = []
-    for _ in range(200):
-        drawn = [stays[code] for code in rng.integers(0, 120, 120)]
-        rows = np.concatenate(drawn)
-        codes = np.repeat(np.arange(120), [len(of) for of in drawn])
-        best.append(best_threshold(codes, hour[rows], label[rows], risk[rows]).threshold)
-    found = stable_threshold(series, hour, label, risk)
-    assert found.threshold == pytest.approx(np.median(best), abs=0.15 * np.std(best) + 0.005)
-    reached = utility(series, hour, label, risk >= found.threshold).normalised
-    assert found.normalised == pytest.approx(reached)
-    assert reached <= best_threshold(series, hour, label, risk).normalised + 1e-12
-
-
-def test_the_stable_threshold_scatters_less_than_the_best():
-    both = [(best_threshold(*of), stable_threshold(*of)) for of in (cohort(80, n) for n in range(30))]
-    best, stable = np.std([[choice.threshold for choice in pair] for pair in both], axis=0)
-    assert stable < best
-
-
-def test_without_sepsis_the_stable_threshold_is_never_to_alarm():
-    found = stable_threshold(*arrays([patient(None)]), [0.5] * len(HOURS))
-    assert found.threshold == np.inf
-    assert np.isnan(found.normalised)
