@@ -13,8 +13,8 @@ demo: .venv/stamp
 	$(BIN)/caremodels demo
 
 test: .venv/spark
-	$(BIN)/pytest -q -m "not slow"
-	$(BIN)/pytest -q -m slow
+	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
 
 check: .venv/stamp
 	$(BIN)/ruff format --check
@@ -26,6 +26,8 @@ bench: .venv/stamp
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/marts.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/explain.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/open_data.py
 
 # The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.

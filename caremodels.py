@@ -19,14 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data import command, mart_commands, marts, telemetry
-from data.errors import CaremodelsError, GateRefusedError, UsageError
+from data import command, key_commands, log_commands, mart_commands, marts, telemetry
+from data.errors import CaremodelsError, GateRefusedError
 from data.home import Home
 from data.period import Period
 from data.terminal import progress, show
 
 ROOT = Path(__file__).resolve().parent
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -172,9 +171,10 @@ def recalibrate(options: argparse.Namespace, home: Home) -> int:
 
 def serve(options: argparse.Namespace, home: Home) -> int:
     from models import manifest, release
+    from serving.access import listening
 
-    if options.host not in LOOPBACK:
-        raise UsageError("--host: there are no API keys yet, so that only loopback may be listened on")
+    host = listening.place(home, options.host)
+    secure = listening.certificate(options.certfile, options.keyfile)
     models = release.models(home.releases)
     if not models:
         raise CaremodelsError(
@@ -187,12 +187,9 @@ def serve(options: argparse.Namespace, home: Home) -> int:
             raise CaremodelsError(
                 f"{model} {version} is for demonstration, not for care: serve it with --demo"
             )
-    _free(options.host, options.port)
-    print(
-        f"caremodels: http://{options.host}:{options.port}/v1/models, open to this machine only "
-        "(no API key exists)",
-        file=sys.stderr,
-    )
+    _free(host, options.port)
+    scheme = "https" if secure else "http"
+    print(f"caremodels: {scheme}://{host}:{options.port}/v1/models", file=sys.stderr)
     os.environ |= {
         "CAREMODELS_HOME": str(home.path),
         "CAREMODELS_DEMO": "1" if options.demo else "0",
@@ -200,13 +197,13 @@ def serve(options: argparse.Namespace, home: Home) -> int:
         "BENTOML_HOME": str(home.path / "bentoml"),
     }
     words = ["bentoml", "serve", "serving.service:CareModels", "--working-dir", str(ROOT)]
-    place = ["--host", options.host, "--port", str(options.port)]
+    place = ["--host", host, "--port", str(options.port)]
     # The server takes this process over, so that a signal to it is a signal to the server.
-    os.execv(sys.executable, [sys.executable, "-m", *words, *place])  # noqa: S606 no shell
+    os.execv(sys.executable, [sys.executable, "-m", *words, *place, *secure])  # noqa: S606 no shell
 
 
 def score(options: argparse.Namespace, home: Home) -> int:
-    from serving import batch
+    from serving.batch import run as batch
 
     with progress() as stage:
         counts = batch.score(
@@ -237,7 +234,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
 
     spec = catalog.load(options.model)
     period = Period.between(options.first, options.last)
-    version = options.version or release.pointed(home.releases, model=spec.name)
+    version = options.version or release.pointed(home.releases, model=spec.name, pointer=options.pointer)
     if version is None:
         raise CaremodelsError(f"{spec.name}: no version is released, so that nothing is to be watched")
     folder = home.releases / spec.name / version
@@ -248,6 +245,7 @@ def monitor(options: argparse.Namespace, home: Home) -> int:
             loaded,
             version,
             period,
+            pointer=options.pointer,
             at_promotion=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
             stage=stage,
         )
@@ -315,6 +313,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     mart_commands.add(commands)
+    log_commands.add(commands)
+    key_commands.add(commands)
     fitting = command.add_for_model(commands, "train", train, "fit, calibrate, evaluate, register")
     for limit in ("train", "validate", "test"):
         fitting.add_argument(f"--{limit}-to", metavar="YYYY-MM", help="inclusive")
@@ -351,6 +351,8 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--port", type=int, default=3000)
     serving.add_argument("--host", default="127.0.0.1")
     serving.add_argument("--workers", type=command.positive, default=1)
+    serving.add_argument("--certfile", type=Path, metavar="FILE", help="TLS: the certificate chain, PEM")
+    serving.add_argument("--keyfile", type=Path, metavar="FILE", help="TLS: its private key, PEM")
     serving.add_argument("--demo", action="store_true", help="also models that are not for care")
 
     scoring = command.add_for_model(commands, "score", score, "score rows of the mart into a file")
@@ -366,7 +368,8 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("mart", metavar="MART")
 
     watching = command.add_for_model(commands, "monitor", monitor, "drift and outcomes of a window")
-    command.version(watching, default="the champion")
+    command.version(watching, default="the champion, or the challenger")
+    command.pointer(watching)
     command.period(watching)
 
     showing = command.add_for_model(commands, "card", card, "write a version's card")

@@ -23,6 +23,17 @@ Role = Literal["id", "input", "audit", "outcome"]
 Available = Literal["arrival", "triage", "hourly", "discharge", "history", "after"]
 Kind = Literal["number", "integer", "flag", "category", "text", "time"]
 Identity = Literal["patient", "encounter"]
+Place = Literal[
+    "Patient.birthDate",
+    "Patient.gender",
+    "Encounter.period.hour",
+    "Encounter.period.weekday",
+    "Encounter.period.days",
+    "Encounter.admitSource",
+    "Encounter.dischargeDisposition",
+    "Condition",
+]
+"""Where in a FHIR record a column is found that no Observation carries."""
 Rows = dict[str, npt.NDArray[Any]]
 """Typed columns of equal length, by name.
 
@@ -66,6 +77,13 @@ class Column:
 
     ``known_at`` belongs to an outcome and names the column with the time at which it became known.
     Where a row does not tell that time, it counts as ``known_within`` days after the event.
+
+    The rest says how it is found in a FHIR record. ``loinc_also``: further codes of the same quantity.
+    ``current_for``: hours for which an Observation stands for the present, None for as long as one
+    likes. ``molar_mass`` (g/mol): by it amounts and masses of this substance are the same quantity.
+    ``place``: where it is, where no Observation carries it; ``terms`` are the codes found there, each
+    with what it says (a category's id, or "true" of a flag); of Conditions the beginnings of their
+    ``icd10`` codes (any national edition) and whole ``snomed`` codes set the flag.
     """
 
     name: str
@@ -82,11 +100,23 @@ class Column:
     identity: Identity | None = None
     known_at: str | None = None
     known_within: int | None = None
+    loinc_also: tuple[str, ...] = ()
+    current_for: float | None = None
+    molar_mass: float | None = None
+    place: Place | None = None
+    terms: tuple[tuple[str, str], ...] = ()
+    icd10: tuple[str, ...] = ()
+    snomed: tuple[str, ...] = ()
 
     @cached_property
     def codes(self) -> dict[str, int]:
         """Category id -> its index."""
         return {category.id: index for index, category in enumerate(self.categories)}
+
+    @property
+    def loincs(self) -> tuple[str, ...]:
+        """Every code under which an Observation may carry it."""
+        return (self.loinc, *self.loinc_also) if self.loinc else self.loinc_also
 
     @property
     def range_rule(self) -> str:

@@ -44,6 +44,20 @@ class ContractError(CaremodelsError):
     title = "The input does not fit its contract"
 
 
+class UnauthorizedError(CaremodelsError):
+    """Nobody known: no key or token, or one that is wrong, expired, revoked or used before."""
+
+    status = 401
+    title = "Not authenticated"
+
+
+class ForbiddenError(CaremodelsError):
+    """Somebody known who may not do this, or not for that site."""
+
+    status = 403
+    title = "Not allowed"
+
+
 class NotFoundError(CaremodelsError):
     """No such model, version, mart or source."""
 
@@ -58,6 +72,13 @@ class ConflictError(CaremodelsError):
     title = "Conflict"
 
 
+class PreconditionError(CaremodelsError):
+    """Data that the answer needs was neither sent nor to be had."""
+
+    status = 412
+    title = "Data are missing"
+
+
 class TooLargeError(CaremodelsError):
     """The body is larger than the service accepts."""
 
@@ -65,11 +86,29 @@ class TooLargeError(CaremodelsError):
     title = "Body too large"
 
 
+class SlowError(CaremodelsError):
+    """The body takes too long to arrive."""
+
+    status = 408
+    title = "Body too slow"
+
+
 class MediaTypeError(CaremodelsError):
     """The body is not JSON."""
 
     status = 415
     title = "Unsupported media type"
+
+
+class RateLimitedError(CaremodelsError):
+    """More requests than this caller may send; ``retry_after`` seconds say when to come back."""
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UnavailableError(CaremodelsError):

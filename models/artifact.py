@@ -25,9 +25,10 @@ from models import groups, manifest
 from models.calibration import Calibration, sigmoid
 from models.comparator import Comparator, score
 from models.conformal import Conformal
+from models.explain import Explainer, Looked, Walked, explainer
 from models.feature import show_cell
 from models.features import FeatureMap, Matrix
-from models.linear import Logistic
+from models.linear import Logistic, Weighed
 from models.manifest import Manifest
 from models.novelty import Novelty
 from models.ordinal import Ordinal
@@ -37,11 +38,15 @@ from models.spec import ModelSpec, to_json
 ADDITIVITY = 1e-5
 """The most by which sigmoid(base + contributions) may miss the risk."""
 
+AGREEMENT = 1e-5
+"""The most by which a contribution may differ from XGBoost's own at loading, in log-odds."""
+
 CERTAIN = 60.0
 """Log-odds of the last level or a more urgent one: 1 as a double, and a number that JSON can hold."""
 
 GOLDEN_ROWS = 24
 LOGISTIC = "logistic_regression"
+TREES = "boosted_trees"
 
 FloatArray = npt.NDArray[np.float64]
 Sites = npt.NDArray[np.object_] | None
@@ -73,7 +78,11 @@ class Scored:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One fitted model, ready to score. ``spec`` has the bands and the alert that were fitted."""
+    """One fitted model, ready to score. ``spec`` has the bands and the alert that were fitted.
+
+    Trees and logistic regression learned from the same rows. One of them answers, as the spec's
+    ``learner`` says; the other is a rival.
+    """
 
     manifest: Manifest
     spec: ModelSpec
@@ -91,10 +100,33 @@ class Artifact:
     def features(self) -> FeatureMap:
         return FeatureMap.of(self.mart, self.spec.features, self.spec.lookback)
 
+    @cached_property
+    def explainer(self) -> Explainer:
+        """What explains the raw margin, feature by feature; made when it is first asked for."""
+        widths = [len(feature.parts) for feature in self.features.features]
+        output = np.repeat(np.arange(len(widths)), widths)
+        if self.spec.learner == "logistic":
+            return Weighed(logistic=self.logistic, output=output)
+        return explainer(self.booster, output)
+
+    @property
+    def rival(self) -> str:
+        """The learner that does not answer, by its name among the :meth:`rivals`."""
+        return TREES if self.spec.learner == "logistic" else LOGISTIC
+
+    def _raw(self, matrix: Matrix) -> FloatArray:
+        """(rows,) the log-odds before calibration."""
+        if self.spec.learner == "logistic":
+            return self.logistic.log_odds(matrix)
+        return self._trees(matrix)
+
+    def _trees(self, matrix: Matrix) -> FloatArray:
+        raw = self.booster.inplace_predict(matrix, predict_type="margin")
+        return np.asarray(raw, dtype=np.float64)
+
     def margin(self, matrix: Matrix, site: Sites = None) -> FloatArray:
         """(rows,) the calibrated log-odds of the event."""
-        raw = self.booster.inplace_predict(matrix, predict_type="margin")
-        return self.calibration.log_odds(np.asarray(raw, dtype=np.float64), site)
+        return self.calibration.log_odds(self._raw(matrix), site)
 
     def risk(self, rows: Rows, site: Sites = None) -> FloatArray:
         """(rows,) the calibrated risk of the event."""
@@ -105,9 +137,9 @@ class Artifact:
         return self.score_matrix(self.features.matrix(rows), site)
 
     def score_matrix(self, matrix: Matrix, site: Sites = None) -> Scored:
-        """Risk and exact SHAP contributions (path-dependent TreeSHAP, Lundberg 2020).
+        """Risk and exact SHAP contributions (of trees path-dependent TreeSHAP, Lundberg 2020).
 
-        The calibration is a straight line, so that each contribution is the tree's own times its
+        The calibration is a straight line, so that each contribution is the learner's own times its
         slope. The risk comes from another routine than the contributions: their agreement is a
         check and no tautology.
         """
@@ -117,10 +149,7 @@ class Artifact:
             nothing = np.empty((0, len(self.features.features)))
             return Scored(margin=none, risk=none, base_value=none, contributions=nothing)
         margin = self.margin(matrix, site)
-        parts = self.booster.predict(xgb.DMatrix(matrix, nthread=1), pred_contribs=True).astype(
-            np.float64
-        )
-        contributions = self.features.by_feature(parts[:, :-1]) * self.calibration.slope
+        contributions = self.explainer.contributions(matrix) * self.calibration.slope
         return Scored(
             margin=margin,
             risk=self.answered(margin),
@@ -138,17 +167,11 @@ class Artifact:
         return np.asarray(at_most[np.arange(len(margin)), self.level(margin) - 1])
 
     def base_value(self, margin: FloatArray, site: Sites = None) -> FloatArray:
-        """(rows,) log-odds before any feature: the trees' bias, the site's shift, the level's offset."""
-        base = self.calibration.log_odds(np.full(len(margin), self._bias), site)
+        """(rows,) log-odds before any feature: the mean margin, the site's shift, the level's offset."""
+        base = self.calibration.log_odds(np.full(len(margin), self.explainer.bias), site)
         if self.ordinal is None:
             return base
         return np.asarray(base + np.append(self.ordinal.offsets, CERTAIN)[self.level(margin) - 1])
-
-    @cached_property
-    def _bias(self) -> float:
-        """The trees' mean margin, the same in every explanation."""
-        anybody = np.full((1, len(self.features.parts)), np.nan, dtype=np.float32)
-        return float(self.booster.predict(xgb.DMatrix(anybody), pred_contribs=True)[0, -1])
 
     def level(self, margin: FloatArray) -> npt.NDArray[np.intp]:
         """(rows,) the level of an ordinal model whose event has the log-odds ``margin``."""
@@ -166,9 +189,15 @@ class Artifact:
         )
         return self.conformal.sets(shares, groups.crossed(self.spec.subgroups, self.mart, rows))
 
+    def rival_risk(self, matrix: Matrix) -> FloatArray:
+        """(rows,) the risks of the learner that does not answer, as it learned them."""
+        if self.spec.learner == "logistic":
+            return sigmoid(self._trees(matrix))
+        return self.logistic.risk(matrix)
+
     def rivals(self, rows: Rows) -> dict[str, FloatArray]:
         """Name -> (rows,) risks of what a hospital could use instead, on the same rows."""
-        found = {LOGISTIC: self.logistic.risk(self.features.matrix(rows))}
+        found = {self.rival: self.rival_risk(self.features.matrix(rows))}
         for comparator in self.comparators:
             scores = score(comparator.name, rows, self.mart, self.spec.lookback)
             found[comparator.name] = comparator.risk(scores)
@@ -255,3 +284,11 @@ def _replay(artifact: Artifact, golden: list[dict[str, Any]]) -> None:
         raise IntegrityError(f"{artifact.spec.name}: the golden rows are answered differently here")
     if not scored.additive.all():
         raise IntegrityError(f"{artifact.spec.name}: explanations do not add up on the golden rows")
+    if isinstance(artifact.explainer, Looked):
+        matrix = artifact.features.matrix(rows)
+        walked = Walked(booster=artifact.booster, output=artifact.explainer.output)
+        apart = artifact.explainer.contributions(matrix) - walked.contributions(matrix)
+        if np.abs(apart).max() > AGREEMENT or abs(artifact.explainer.bias - walked.bias) > AGREEMENT:
+            raise IntegrityError(
+                f"{artifact.spec.name}: explanations are not XGBoost's on the golden rows"
+            )

@@ -2,7 +2,7 @@
 
 from data.contract import Text
 from data.marts.ed_visit import HISTORY as HISTORY_COLUMNS
-from models.spec import Criterion
+from models.spec import Criterion, Support
 
 ADULT = Criterion(column="age", at_least=18, reason=Text("under 18 years", "未满18岁"))
 ALIVE = Criterion(
@@ -23,3 +23,12 @@ STAYED = (
 HISTORY = tuple(column.name for column in HISTORY_COLUMNS)
 GROUPS = ("sex", "age", "site_tier", "ethnicity", "race", "region")
 """Whom the figures are shown for. Race, ethnicity and region are looked at and never read."""
+
+# Two of these, or hardly anything of this patient's is known; a temperature of 45 is within the
+# plausible range, and beyond what any model has learned from.
+SUPPORT = Support(
+    measured=("temperature", "heart_rate", "respiratory_rate", "sbp", "dbp", "spo2", "reason_1"),
+    at_least=2,
+    novelty=0.99997,
+)
+"""When the emergency department's models give no risk."""

@@ -17,9 +17,10 @@ import msgspec
 from data.contract import Text
 from data.errors import IntegrityError, NotFoundError
 
-FORMAT = 3
+FORMAT = 4
 """1: the first. 2: a mart's key may be of several columns, an outcome says when it became known.
 3: comparators, prediction sets, novelty, levels and the intercepts of sites are part of a version.
+4: a spec says when no risk is given, and novelty looks only at what was measured.
 A reader refuses a format that it does not know: such a version is trained anew."""
 
 NOTICE = Text("Demonstration, not for care.", "仅供演示，不得用于诊疗。")

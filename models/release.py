@@ -63,9 +63,9 @@ def pointed(releases: Path, *, model: str, pointer: Pointer = "champion") -> str
     return target.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def models(releases: Path) -> list[str]:
-    """Models of which a version is champion."""
-    return sorted(file.parent.name for file in releases.glob("*/champion"))
+def models(releases: Path, pointer: Pointer = "champion") -> list[str]:
+    """Models of which ``pointer`` names a version."""
+    return sorted(file.parent.name for file in releases.glob(f"*/{pointer}"))
 
 
 def known(releases: Path) -> list[str]:

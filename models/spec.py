@@ -18,6 +18,7 @@ from data.contract import Column, Mart, Rows, Text
 from data.errors import ContractError
 from data.parse import MISSING
 
+Card = Literal["info", "warning", "critical"]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
@@ -89,12 +90,16 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A range of risk from ``at_least`` up to the next band, and what to do in it."""
+    """A range of risk from ``at_least`` up to the next band, and what to do in it.
+
+    ``card`` is how urgently a card in the clinician's workflow says so; None where none is shown.
+    """
 
     id: str
     at_least: float
     label: Text
     action: Text
+    card: Card | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,7 @@ class Level:
     national: str
     label: Text
     action: Text
+    card: Card | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +133,13 @@ class Triage:
         """The levels as bands of the event's risk; ``cuts`` rise, from the least urgent level up."""
         starts = (0.0, *cuts)
         return tuple(
-            Band(id=str(level.value), at_least=start, label=level.label, action=level.action)
+            Band(
+                id=str(level.value),
+                at_least=start,
+                label=level.label,
+                action=level.action,
+                card=level.card,
+            )
             for level, start in zip(reversed(self.levels), starts, strict=True)
         )
 
@@ -161,6 +173,21 @@ class Ablation:
     name: str
     without: tuple[str, ...] = ()
     imputed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """What a row's inputs must be for a risk to be given; where they are not, the version abstains.
+
+    Of the features ``measured`` at least ``at_least`` must be known. ``novelty`` is the share of
+    training rows that may be less strange. A prediction set holds ``largest_set`` classes at most; None:
+    it may hold all, as it often does of an outcome that is hard to foresee.
+    """
+
+    measured: tuple[str, ...] = ()
+    at_least: int = 0
+    novelty: float = 1.0
+    largest_set: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +227,8 @@ class ModelSpec:
     with it) or -1. ``split`` says which rows teach, tune and test: by time; or 70, 10 and 20 % of
     patients, by their first encounter or by the SHA-256 of their identifier. ``benefit`` is the range
     of thresholds that a clinician might reasonably act on. ``alert_by``: the alert's threshold is the
-    one declared, or the one of the greatest utility on the tuning rows.
+    one declared, or the one of the greatest utility on the tuning rows. ``learner``: which of the two
+    that learn from the same rows answers; the other is a rival.
     """
 
     name: str
@@ -223,6 +251,8 @@ class ModelSpec:
     comparators: tuple[str, ...] = ()
     ablations: tuple[Ablation, ...] = ()
     coverage: float = 0.9
+    support: Support = field(default_factory=Support)
+    learner: Literal["boosting", "logistic"] = "boosting"
     boosting: Boosting = field(default_factory=Boosting)
     limits: Limits = field(default_factory=Limits)
 
@@ -279,6 +309,10 @@ class ModelSpec:
         starts = [band.at_least for band in self.bands]
         if self.triage is None and (not starts or starts[0] != 0 or starts != sorted(set(starts))):
             raise ContractError(f"{self.name}: bands start at 0 and rise")
+        if strangers := set(self.support.measured) - set(self.features):
+            raise ContractError(f"{self.name}: support names {', '.join(sorted(strangers))}, no feature")
+        if self.support.at_least > len(self.support.measured):
+            raise ContractError(f"{self.name}: support asks for more than it names")
         if not 0 < self.benefit[0] < self.benefit[1] < 1:
             raise ContractError(f"{self.name}: benefit is a range of thresholds between 0 and 1")
 

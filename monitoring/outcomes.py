@@ -12,7 +12,7 @@ from sqlalchemy import select
 from data.contract import Column, Mart, Rows, check
 from data.home import Home
 from data.log import schema
-from data.log.append import OutcomeRow, record_outcomes
+from data.log.outcomes import OutcomeRow, record_outcomes
 from data.store import EVERYTHING, open_store
 from data.terminal import Stage
 from models import catalog

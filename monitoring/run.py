@@ -9,7 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from data.home import Home
+from data.log.read import Pointer
 from data.log.schema import connect
+from data.log.seal import load_keyring
 from data.period import Period
 from data.terminal import Stage
 from models.artifact import Artifact
@@ -35,6 +37,7 @@ class Monitored:
 
     model: str
     version: str
+    pointer: Pointer
     window: dict[str, str]
     n: int
     outcomes: int
@@ -52,20 +55,28 @@ def monitor(
     version: str,
     period: Period,
     *,
+    pointer: Pointer = "champion",
     at_promotion: Mapping[str, Any] | None = None,
     stage: Stage = lambda name, done: None,  # noqa: ARG005 a listener that does not listen
 ) -> Monitored:
     """Judge ``version`` by what the log holds of ``period`` (UTC, by ``at``), and write the report.
 
-    ``at_promotion``: the version's ``evaluation.json``, shown beside. The same window gives the same
-    result; a report that stands already is replaced. A window too small to judge is a verdict and no
-    error. Raises UnavailableError where the log cannot be read.
+    ``pointer``: what it answered as champion, or said silently as challenger. ``at_promotion``: the
+    version's ``evaluation.json``, shown beside. The same window gives the same result; a report that
+    stands already is replaced. A window too small to judge is a verdict and no error. Raises
+    UnavailableError where the log cannot be read.
     """
     stage("reading the log", 0.0)
     engine = connect(home.log)
     try:
         read = window.read(
-            engine, loaded, version, period, done=lambda share: stage("reading the log", 0.3 * share)
+            engine,
+            loaded,
+            version,
+            period,
+            keyring=load_keyring(home.path),
+            pointer=pointer,
+            done=lambda share: stage("reading the log", 0.3 * share),
         )
     finally:
         engine.dispose()
@@ -80,10 +91,12 @@ def monitor(
         )
     verdict, alarms = _verdict(read, loaded, cells, findings, measured)
     first, last = period.days
-    folder = home.reports / loaded.spec.name / version / f"{first}_{last}"
+    silent = "_challenger" if pointer == "challenger" else ""
+    folder = home.reports / loaded.spec.name / version / f"{first}_{last}{silent}"
     monitored = Monitored(
         model=loaded.spec.name,
         version=version,
+        pointer=pointer,
         window={"from": first, "to": last},
         n=read.whole.rows,
         outcomes=read.whole.outcomes,

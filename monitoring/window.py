@@ -22,7 +22,8 @@ import pyarrow as pa
 from sqlalchemy import Engine
 
 from data.contract import Kind
-from data.log.read import batches, count
+from data.log.read import Pointer, batches, count
+from data.log.seal import Keyring
 from data.period import Period
 from models.artifact import Artifact
 from models.calibration import sigmoid
@@ -96,9 +97,14 @@ def read(
     version: str,
     period: Period,
     *,
+    keyring: Keyring,
+    pointer: Pointer = "champion",
     done: Callable[[float], None] = lambda share: None,  # noqa: ARG005 a listener that does not listen
 ) -> Window:
     """Count the window batch by batch. ``period`` is taken as UTC and goes by the log's ``at``.
+
+    ``pointer``: a version's own answers, or what it silently said to another's requests; never both.
+    Inputs that ``keyring`` does not open count as unreadable.
 
     Raises UnavailableError where the log cannot be read.
     """
@@ -107,11 +113,12 @@ def read(
         "start": period.start,
         "end": period.end,
         "version": version,
+        "pointer": pointer,
     }
     expected = count(engine, **span)
     counting = _Counting(loaded)
     seen = 0
-    for batch in batches(engine, **span):
+    for batch in batches(engine, keyring=keyring, **span):
         counting.take(batch)
         seen += batch.num_rows
         done(seen / max(expected, seen))

@@ -41,8 +41,13 @@ class NamedBand(Struct, frozen=True):
 
 
 class Reason(Struct, frozen=True):
-    """Why a patient is not one that the model is for."""
+    """Why no risk is given: which rule, and what of the patient's breaks it.
 
+    cohort: the model is not for this patient. missing: too little was measured. novelty: the inputs are
+    unlike those that it was taught with. ambiguous: they rule out too little.
+    """
+
+    rule: Literal["cohort", "missing", "novelty", "ambiguous"]
     field: str
     reason: str
     reason_zh: str

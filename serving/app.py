@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from starlette.applications import Starlette
@@ -16,16 +16,28 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route, Router
 
 from serving import problems, routes
-from serving.deployed import Deployed
-from serving.metrics import Metrics
-from serving.routes import Runtime
+from serving.access import cors, smart
+from serving.cds import feedback as cds_feedback
+from serving.cds import hooks as cds_hooks
+from serving.fhir import evaluate as fhir
+from serving.fhir import outcome as fhir_outcome
+from serving.metrics import pointed
+from serving.routing import Answering
+from serving.runtime import Runtime, of
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 1.0
 NOWHERE = "(none)"
 """The route of a request that no route answers."""
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+ROUTES: tuple[Answering, ...] = (
+    *routes.ROUTES,
+    *smart.ROUTES,
+    *cors.ROUTES,
+    *fhir.ROUTES,
+    *cds_hooks.ROUTES,
+    *cds_feedback.ROUTES,
+)
 
 
 def make_app(start: Callable[[], Runtime]) -> Starlette:
@@ -38,23 +50,23 @@ def make_app(start: Callable[[], Runtime]) -> Starlette:
         # A full collection over the framework's heap takes 200 ms, in the middle of some request.
         gc.collect()
         gc.freeze()
-        poll = asyncio.create_task(_follow(runtime.deployed))
+        gc.enable()
+        polls = [
+            asyncio.create_task(followed) for followed in (_follow(runtime), runtime.guard.follow())
+        ]
         try:
             yield
         finally:
-            poll.cancel()
-            with suppress(asyncio.CancelledError):
-                await poll
+            for poll in polls:
+                poll.cancel()
+                with suppress(asyncio.CancelledError):
+                    await poll
+            await runtime.shadow.drain()
+            await asyncio.to_thread(runtime.guard.close)
             await asyncio.to_thread(runtime.log.close)
+            await asyncio.to_thread(runtime.stages.close)
 
-    answered = [
-        _route("GET", "/v1/models", routes.list_models),
-        _route("POST", "/v1/outcomes", routes.outcomes),
-        _route("POST", "/v1/{model}/predict", routes.predict),
-        _route("GET", "/v1/{model}", routes.describe),
-        _route("GET", "/openapi.json", routes.describe_api),
-        _route("GET", "/metrics", routes.metrics),
-    ]
+    answered = [_route(answering) for answering in ROUTES]
     # BentoML passes on only what some route of ours takes, and answers the rest with plain text:
     # a mount takes everything. BentoML's own /livez and /readyz come before it.
     everything = Mount("/", app=Router(answered, redirect_slashes=False))
@@ -63,35 +75,43 @@ def make_app(start: Callable[[], Runtime]) -> Starlette:
     )
 
 
-def _route(method: str, path: str, endpoint: Endpoint) -> Route:
-    """A route whose every error becomes a problem document, and none a traceback with a value."""
+def _route(answering: Answering) -> Route:
+    """A route whose every error is said in its own way, and none as a traceback with a value."""
 
     async def guarded(request: Request) -> Response:
-        began = time.perf_counter()
-        try:
-            response = await endpoint(request)
-        except Exception as error:  # noqa: BLE001 the last line before the caller
-            response = problems.response(error)
-        _metrics(request).request(path, response.status_code, time.perf_counter() - began)
+        began, runtime = time.perf_counter(), of(request)
+        with runtime.stages.request(answering.method, answering.path, request.headers) as call:
+            try:
+                request.state.caller = await runtime.guard.admit(request, answering.needs)
+                response = await answering.endpoint(request)
+            except Exception as error:  # noqa: BLE001 the last line before the caller
+                runtime.guard.refused(request, answering.path, error)
+                response = answering.problem(error)
+                response.headers.update(problems.headers(error))
+            call.ended(response.status_code)
+        cors.grant(request, response, runtime.guard.origins)
+        spent = time.perf_counter() - began
+        runtime.metrics.request(answering.path, response.status_code, spent)
         return response
 
-    return Route(path, guarded, methods=[method])
+    return Route(answering.path, guarded, methods=[answering.method])
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    response = problems.response(error)
-    _metrics(request).request(NOWHERE, response.status_code, 0.0)
+    said = fhir_outcome.problem if request.scope["path"].startswith("/fhir") else problems.response
+    response = said(error)
+    of(request).metrics.request(NOWHERE, response.status_code, 0.0)
     return response
 
 
-def _metrics(request: Request) -> Metrics:
-    runtime: Runtime = request.app.state.runtime
-    return runtime.metrics
-
-
-async def _follow(deployed: Deployed) -> None:
-    """Pick up promotions without a restart."""
+async def _follow(runtime: Runtime) -> None:
+    """Pick up promotions without a restart, and keep what the metrics say of the present."""
+    deployed = runtime.deployed
     while True:
+        served = pointed(deployed.scorers, deployed.challengers)
+        champions, silent = deployed.faults, deployed.silent_faults
+        faults = [*((m, "champion") for m in champions), *((m, "challenger") for m in silent)]
+        runtime.metrics.watch(served, faults)
         await asyncio.sleep(POLL_SECONDS)
         try:
             await asyncio.to_thread(deployed.refresh)

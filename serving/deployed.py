@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data.errors import CaremodelsError, NotFoundError, UnavailableError
 from models import artifact, catalog, release
+from models.release import Pointer
 from serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
@@ -28,23 +29,36 @@ class Fault:
 
 @dataclass
 class Deployed:
-    """The champions. ``demo`` also loads models whose training data forbid care."""
+    """The champions, and the challengers beside them. ``demo`` also loads models whose training data
+    forbid care.
+    """
 
     releases: Path
     key: bytes
     demo: bool = False
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    challengers: Mapping[str, Scorer] = field(default_factory=dict)
     faults: Mapping[str, Fault] = field(default_factory=dict)
+    silent_faults: Mapping[str, Fault] = field(default_factory=dict)
+    """Of challengers: no caller waits for one, so that it makes nothing unready."""
 
     def refresh(self) -> None:
         """Load what is newly pointed to. A version that does not verify leaves the old one in place;
         one to which no pointer leads any more was withdrawn and answers nothing.
         """
+        # One assignment each: a request sees the old set or the new one, never half of each.
+        self.scorers, self.faults = self._follow("champion", self.scorers, self.faults)
+        found = self._follow("challenger", self.challengers, self.silent_faults)
+        self.challengers, self.silent_faults = found
+
+    def _follow(
+        self, pointer: Pointer, before: Mapping[str, Scorer], failed: Mapping[str, Fault]
+    ) -> tuple[dict[str, Scorer], dict[str, Fault]]:
         scorers: dict[str, Scorer] = {}
         faults: dict[str, Fault] = {}
-        for model in release.models(self.releases):
-            known, fault = self.scorers.get(model), self.faults.get(model)
-            version = self._pointed(model)
+        for model in release.models(self.releases, pointer):
+            known, fault = before.get(model), failed.get(model)
+            version = self._pointed(model, pointer)
             if version is None:  # withdrawn since the pointers were listed
                 continue
             if known:
@@ -61,8 +75,7 @@ class Deployed:
                 if not fault or (fault.version, fault.reason) != (version, faults[model].reason):
                     what = error if isinstance(error, CaremodelsError) else type(error).__name__
                     logger.error("%s %s is not served: %s", model, version, what)
-        # One assignment: a request sees the old set or the new one, never half of each.
-        self.scorers, self.faults = scorers, faults
+        return scorers, faults
 
     def __getitem__(self, model: str) -> Scorer:
         """Raises NotFoundError for a model that nobody declared, UnavailableError for one not served."""
@@ -71,7 +84,7 @@ class Deployed:
             return scorer
         if model in self.faults:
             raise UnavailableError(self.faults[model].reason)
-        if model in catalog.names():
+        if model in catalog.names() or model in release.known(self.releases):
             raise UnavailableError(f"no version of {model} is released")
         raise NotFoundError("no such model")
 
@@ -80,9 +93,9 @@ class Deployed:
         """Whether something is served and nothing failed to load."""
         return bool(self.scorers) and not self.faults
 
-    def _pointed(self, model: str) -> str | None:
+    def _pointed(self, model: str, pointer: Pointer) -> str | None:
         try:
-            return release.pointed(self.releases, model=model)
+            return release.pointed(self.releases, model=model, pointer=pointer)
         except ValueError:  # not text
             return ""
 

@@ -10,18 +10,30 @@ import msgspec
 
 from data.contract import Column
 from models.artifact import Artifact
+from serving import openapi_standards
 from serving.answers import OutcomesAnswer, PredictAnswer, Problem
 from serving.schema import MOST_INSTANCES, MOST_OUTCOMES, OutcomeItem, PredictRequest
 
 PROBLEMS = {
+    400: "Not what the standard asks for",
+    401: "No key or token, or one that is wrong, expired or revoked",
+    403: "The caller may not do this, or not for that site",
     404: "No such model",
+    406: "The caller takes no format, or no release of FHIR, that is spoken here",
+    408: "The body came too slowly",
     409: "The Idempotency-Key was used with another body",
+    412: "Data that the model needs were neither sent nor to be had",
     413: "Body too large, or too many instances",
     415: "Not application/json",
     422: "The body does not fit the contract; `errors` names field and rule",
+    429: "Too many requests; Retry-After says when to come back",
     500: "Internal error; nothing was answered",
     503: "No version is released, or the prediction log cannot be written",
 }
+_GUARDED = (401, 403, 429, 500, 503)
+"""Of every route that asks who calls."""
+_READS = (408, 413, 415, 422)
+"""Of every route that reads a body."""
 _SCHEMAS = "#/components/schemas/"
 _OWN = {
     "PredictRequest": "request",
@@ -32,6 +44,12 @@ _OWN = {
 }
 """Of these each model has its own, and how they are called behind its name."""
 _KINDS = {"number": "number", "integer": "integer", "flag": "boolean"}
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, or a token by SMART Backend Services. On loopback, while no key exists,"
+    " none is asked for",
+}
 _IDEMPOTENCY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -63,29 +81,36 @@ def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     untyped = {name: schemas.pop(name) for name in _OWN}
     reports = {"type": "array", "maxItems": MOST_OUTCOMES, "items": outcome}
     paths: dict[str, Any] = {
-        "/v1/models": {"get": _operation("The models served", problems=(500,))},
+        "/v1/models": {"get": _operation("The models served", problems=_GUARDED)},
         "/v1/outcomes": {
             "post": _operation(
-                "Report what happened", reports, outcomes, problems=(413, 415, 422, 500, 503)
+                "Report what happened",
+                reports,
+                outcomes,
+                problems=(*_GUARDED, *_READS),
             )
         },
-        "/openapi.json": {"get": _operation("This document", problems=(500,))},
+        "/openapi.json": {"get": _operation("This document", problems=(429, 500)) | {"security": []}},
         "/metrics": {"get": _metrics()},
     }
     for artifact in artifacts:
         name, title = artifact.spec.name, artifact.spec.title.en
         schemas |= _model_schemas(artifact, untyped)
         paths[f"/v1/{name}"] = {
-            "get": _operation(f"{name}: version, figures, schema, card", problems=(500, 503))
+            "get": _operation(f"{name}: version, figures, schema, card", problems=_GUARDED)
         }
         request, answer = ({"$ref": f"{_SCHEMAS}{name}_{of}"} for of in ("request", "answer"))
-        asked = _operation(title, request, answer, problems=tuple(PROBLEMS))
+        asked = _operation(title, request, answer, problems=(*_GUARDED, *_READS, 404, 409))
         paths[f"/v1/{name}/predict"] = {"post": {**asked, "parameters": [_IDEMPOTENCY]}}
+    specs = [artifact.spec for artifact in artifacts]
+    paths |= openapi_standards.paths(specs, PROBLEMS)
+    schemas |= openapi_standards.SCHEMAS
     return {
         "openapi": "3.1.0",
         "info": {"title": "caremodels", "version": "1"},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "security": [{"bearer": []}],
+        "components": {"schemas": schemas, "securitySchemes": {"bearer": _BEARER}},
     }
 
 
@@ -153,7 +178,7 @@ def _operation(
                     "description": PROBLEMS[status],
                     "content": {"application/problem+json": problem},
                 }
-                for status in problems
+                for status in sorted(problems)
             },
         },
     }
@@ -164,7 +189,8 @@ def _operation(
 
 def _metrics() -> dict[str, Any]:
     shown = {"description": "Answered", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    return {"summary": "Figures for Prometheus", "responses": {"200": shown}}
+    guarded = _operation("Figures for Prometheus", problems=_GUARDED)
+    return guarded | {"responses": guarded["responses"] | {"200": shown}}
 
 
 def _field(column: Column) -> dict[str, Any]:

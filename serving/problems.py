@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from data.errors import CaremodelsError, ContractError
+from data.errors import CaremodelsError, ContractError, RateLimitedError, SlowError, UnauthorizedError
 from serving.answers import Fault, Prediction, Problem, Refused
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,18 @@ def response(error: Exception) -> Response:
     place = traceback.extract_tb(error.__traceback__)[-1]
     logger.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
     return problem(Problem("Internal error", 500, "caremodels failed; nothing was answered"))
+
+
+def headers(error: Exception) -> dict[str, str]:
+    """What an answer to ``error`` says beside its body, whatever standard the body follows."""
+    match error:
+        case UnauthorizedError():
+            return {"www-authenticate": "Bearer"}
+        case RateLimitedError():
+            return {"retry-after": str(error.retry_after)}
+        case SlowError():
+            return {"connection": "close"}  # what is left of the body is not waited for
+    return {}
 
 
 def refusal(predictions: Sequence[Prediction]) -> Response:

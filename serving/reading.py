@@ -33,7 +33,7 @@ Faults = dict[int, tuple[Fault, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is asked: one prediction for each of ``contexts``.
+    """What is asked, by one request or several: one prediction for each of ``contexts``.
 
     ``rows`` are typed. ``place`` (predictions,) is the row that each prediction is about, or
     ``REFUSED``, and then ``faults`` say why; of a series it is the last of the rows, the others are
@@ -46,22 +46,32 @@ class Asked:
     faults: Faults
 
 
-def read(loaded: Artifact, request: PredictRequest) -> Asked:
-    """Hold the request to the contract. Raises ContractError for a unit that no instance could have."""
-    checked, faults = _checked(loaded, request)
-    if loaded.spec.lookback is not None:
-        return _series(loaded, request, checked, faults)
+Converters = Mapping[str, Callable[[float], float]]
+"""Field -> how its numbers come into the contract's unit."""
+
+
+def read(loaded: Artifact, requests: Sequence[tuple[PredictRequest, Converters]]) -> Asked:
+    """Hold the instances of some requests to the contract, all in one go."""
+    checked, faults = _checked(loaded, requests)
     place = np.cumsum(checked.kept) - 1
     place[list(faults)] = REFUSED
-    contexts = request.context or [NOBODY] * len(place)
+    contexts = [
+        context
+        for request, _ in requests
+        for context in request.context or [NOBODY] * len(request.instances)
+    ]
     return Asked(contexts=contexts, rows=checked.rows, place=place, faults=faults)
 
 
-def _series(loaded: Artifact, request: PredictRequest, checked: Checked, faults: Faults) -> Asked:
-    """The last row and the hours that it looks back on; a fault of any row is a fault of the series."""
+def read_series(loaded: Artifact, request: PredictRequest, convert: Converters) -> Asked:
+    """The last row of the one series and the hours that it looks back on.
+
+    A fault of any row is one of the series.
+    """
     lookback, hour = loaded.spec.lookback, loaded.mart.order
     assert lookback  # without either there are no features of a series
     assert hour
+    checked, faults = _checked(loaded, [(request, convert)])
     rows = checked.rows
     steps = np.diff(rows[hour], prepend=-np.inf)
     for position in np.flatnonzero(checked.kept)[steps < 1].tolist():
@@ -85,27 +95,28 @@ def _series(loaded: Artifact, request: PredictRequest, checked: Checked, faults:
     )
 
 
-def _checked(loaded: Artifact, request: PredictRequest) -> tuple[Checked, Faults]:
+def _checked(
+    loaded: Artifact, requests: Sequence[tuple[PredictRequest, Converters]]
+) -> tuple[Checked, Faults]:
     """The instances as typed rows, and what is wrong with which."""
-    convert = _converters(loaded, request.units)
-    fields = loaded.mart.by_name
+    fields = loaded.mart.by_name.keys()
     instances: list[Instance] = []
     unread: Faults = {}
     unknown: Faults = {}
-    for position, raw in enumerate(request.instances):
-        instance = read_instance(raw)
-        if isinstance(instance, FieldError):
-            unread[position] = (Fault(instance.field, instance.reason),)
-            instance = {}
-        strangers = instance.keys() - fields.keys()
-        if strangers:
-            unknown[position] = _strangers(strangers)
-            instance = {name: instance[name] for name in instance.keys() & fields.keys()}
-        for name in convert.keys() & instance.keys():
-            if type(instance[name]) in (int, float):
-                with suppress(OverflowError):  # the check refuses what no float holds
-                    instance[name] = convert[name](instance[name])
-        instances.append(instance)
+    for request, convert in requests:
+        for raw in request.instances:
+            position, instance = len(instances), read_instance(raw)
+            if isinstance(instance, FieldError):
+                unread[position] = (Fault(instance.field, instance.reason),)
+                instance = {}
+            if strangers := instance.keys() - fields:
+                unknown[position] = _strangers(strangers)
+                instance = {name: instance[name] for name in instance.keys() & fields}
+            for name in convert.keys() & instance.keys():
+                if type(instance[name]) in (int, float):
+                    with suppress(OverflowError):  # the check refuses what no float holds
+                        instance[name] = convert[name](instance[name])
+            instances.append(instance)
     checked = check(loaded.mart.columns, instances)
     faults = {
         position: tuple(Fault(fault.field, fault.reason) for fault in found)
@@ -116,8 +127,8 @@ def _checked(loaded: Artifact, request: PredictRequest) -> tuple[Checked, Faults
     return checked, faults | unread
 
 
-def _converters(loaded: Artifact, units: Mapping[str, str]) -> dict[str, Callable[[float], float]]:
-    """Field -> how its numbers come into the contract's unit. Raises ContractError."""
+def converters(loaded: Artifact, units: Mapping[str, str]) -> Converters:
+    """How numbers in ``units`` are read. Raises ContractError for one that no instance could have."""
     convert: dict[str, Callable[[float], float]] = {}
     faults = []
     for name, unit in units.items():

@@ -4,121 +4,97 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
 
-from data.errors import ConflictError, MediaTypeError, TooLargeError
-from data.log.append import (
-    Answer,
-    Entry,
-    LogWriter,
-    OutcomeRow,
-    Replay,
-    find_answer,
-    record_outcomes,
-)
+from data.errors import ConflictError
+from data.log.append import Answer, Replay, find_answer
+from data.log.outcomes import OutcomeRow, record_outcomes
 from data.pseudonym import keyed_hash
 from serving import openapi
+from serving.access.caller import Caller
+from serving.answering import answer
 from serving.answers import OutcomeResult, OutcomesAnswer, PredictAnswer
 from serving.deployed import Deployed
-from serving.metrics import CONTENT_TYPE, Metrics
+from serving.metrics import CONTENT_TYPE
 from serving.problems import refusal
-from serving.schema import LARGEST_BODY, OutcomeItem, read_outcomes, read_predict
-from serving.scorer import Receipt, Scorer
-
-logger = logging.getLogger(__name__)
-MANY = 8
-"""From here on a request is scored in a thread, so that it does not hold up the others."""
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """What the routes work on; made when the server starts, not when the module is imported."""
-
-    deployed: Deployed
-    engine: Engine
-    log: LogWriter
-    metrics: Metrics
-
-    @property
-    def key(self) -> bytes:
-        return self.deployed.key
+from serving.reading import NOBODY
+from serving.routing import Answering, body
+from serving.runtime import asking, of
+from serving.schema import OutcomeItem, read_outcomes, read_predict
+from serving.scorer import Answered, Receipt, Scorer
 
 
 async def predict(request: Request) -> Response:
-    runtime = _runtime(request)
-    receipt = Receipt.now()
+    runtime, caller = of(request), asking(request)
+    receipt = Receipt.now(caller=caller.name)
     scorer = runtime.deployed[request.path_params["model"]]
-    body = await _json_body(request)
-    answer_key, body_hash = _idempotency(request, runtime.key, scorer.name, body)
-    if answer_key and (sent := await asyncio.to_thread(find_answer, runtime.engine, answer_key)):
+    content = await body(request, "application/json")
+    with runtime.stages("read", scorer.name, scorer.version):
+        asked = read_predict(content, series=scorer.series)
+    for context in asked.context or (NOBODY,):
+        caller.hold(context.site)
+    answer_key, body_hash = _idempotency(request, runtime.key, caller, scorer.name, content)
+    if answer_key and (
+        sent := await asyncio.to_thread(find_answer, runtime.engine, answer_key, runtime.keyring)
+    ):
         return _replayed(sent, body_hash)
-    asked = read_predict(body, series=scorer.series)
-    if len(asked.instances) > MANY:
-        answered = await asyncio.to_thread(scorer.predict, asked, receipt)
-    else:
-        answered = scorer.predict(asked, receipt)
-    if answered.not_additive:
-        logger.error("%s %s: an explanation does not add up", scorer.name, scorer.version)
-    content = msgspec.json.encode(
+
+    def keep(answered: Answered) -> Answer | None:
+        if not answer_key or answered.refused == len(answered.predictions):
+            return None
+        said, now = _said(scorer, answered), datetime.now(UTC)
+        return Answer(key_hash=answer_key, body_hash=body_hash, body=said, created_at=now)
+
+    answered = await answer(runtime, scorer, asked, receipt, keep=keep)
+    if isinstance(answered, Replay):
+        return _replayed(answered.answer, body_hash)
+    if answered.refused == len(answered.predictions):
+        return refusal(answered.predictions)
+    return Response(_said(scorer, answered), media_type="application/json")
+
+
+def _said(scorer: Scorer, answered: Answered) -> bytes:
+    return msgspec.json.encode(
         PredictAnswer(scorer.name, scorer.version, answered.predictions, scorer.notice)
     )
-    nothing = answered.refused == len(answered.predictions)
-    keep = None
-    if answer_key and not nothing:
-        now = datetime.now(UTC)
-        keep = Answer(key_hash=answer_key, body_hash=body_hash, body=content, created_at=now)
-    # Refused instances are recorded too: a monitor that never saw them could not tell of them.
-    entry = Entry(predictions=answered.records, answer=keep)
-    written = await asyncio.wrap_future(runtime.log.submit(entry))
-    if isinstance(written, Replay):
-        return _replayed(written.answer, body_hash)
-    for record in answered.records:
-        runtime.metrics.prediction(scorer.name, scorer.version, str(record["status"]))
-    if nothing:
-        return refusal(answered.predictions)
-    return Response(content, media_type="application/json")
 
 
 async def outcomes(request: Request) -> Response:
-    runtime = _runtime(request)
-    rows = [_outcome(item, runtime.key) for item in read_outcomes(await _json_body(request))]
-    report = await asyncio.to_thread(record_outcomes, runtime.engine, rows, datetime.now(UTC))
+    runtime = of(request)
+    rows = [
+        _outcome(item, runtime.key) for item in read_outcomes(await body(request, "application/json"))
+    ]
+    sites, now = asking(request).sites, datetime.now(UTC)
+    report = await asyncio.to_thread(lambda: record_outcomes(runtime.engine, rows, now, sites=sites))
     results = [OutcomeResult(status) for status in report.statuses]
     return _json(OutcomesAnswer(**asdict(report.counts), results=results))
 
 
 async def list_models(request: Request) -> Response:
-    scorers = _runtime(request).deployed.scorers.values()
+    scorers = of(request).deployed.scorers.values()
     return _json({"models": [_summary(scorer) for scorer in scorers]})
 
 
 async def describe(request: Request) -> Response:
-    deployed = _runtime(request).deployed
+    deployed = of(request).deployed
     scorer = deployed[request.path_params["model"]]
     return _json(await asyncio.to_thread(_description, deployed, scorer))
 
 
 async def describe_api(request: Request) -> Response:
-    scorers = _runtime(request).deployed.scorers.values()
+    scorers = of(request).deployed.scorers.values()
     return _json(openapi.document([scorer.artifact for scorer in scorers]))
 
 
 async def metrics(request: Request) -> Response:
-    shown = await asyncio.to_thread(_runtime(request).metrics.show)
+    shown = await asyncio.to_thread(of(request).metrics.show)
     return Response(shown, headers={"content-type": CONTENT_TYPE})
-
-
-def _runtime(request: Request) -> Runtime:
-    runtime: Runtime = request.app.state.runtime
-    return runtime
 
 
 def _outcome(item: OutcomeItem, key: bytes) -> OutcomeRow:
@@ -152,6 +128,8 @@ def _description(deployed: Deployed, scorer: Scorer) -> dict[str, Any]:
         **_summary(scorer),
         "intended_use": spec.intended_use,
         "cautions": spec.cautions,
+        "support": spec.support,
+        "lookback_hours": spec.lookback,
         "provenance": scorer.artifact.manifest.provenance,
         "evaluation": msgspec.Raw((folder / "evaluation.json").read_bytes()),
         "input_schema": openapi.instance_schema(scorer.artifact),
@@ -159,30 +137,18 @@ def _description(deployed: Deployed, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-async def _json_body(request: Request) -> bytes:
-    """The body. Raises MediaTypeError or TooLargeError, the latter before it is all in memory."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if kind != "application/json":
-        raise MediaTypeError("the body must be application/json")
-    limit = TooLargeError(f"the body is larger than {LARGEST_BODY} bytes")
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > LARGEST_BODY:
-        raise limit
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise limit
-    return bytes(body)
+def _idempotency(
+    request: Request, key: bytes, caller: Caller, model: str, body: bytes
+) -> tuple[str | None, str]:
+    """Keyed hashes of the caller's Idempotency-Key and of the body under it.
 
-
-def _idempotency(request: Request, key: bytes, model: str, body: bytes) -> tuple[str | None, str]:
-    """Keyed hashes of the Idempotency-Key and of the body under it; None and "" where there is none."""
+    None and "" where there is none. Two callers may happen on the same key: each has its own answers.
+    """
     given = request.headers.get("idempotency-key")
     if not given:
         return None, ""
     body_hash = keyed_hash(key, hashlib.sha256(body).hexdigest(), kind="body")
-    return keyed_hash(key, f"{model}\n{given}", kind="idempotency"), body_hash
+    return keyed_hash(key, f"{caller.name or ''}\n{model}\n{given}", kind="idempotency"), body_hash
 
 
 def _replayed(sent: Answer, body_hash: str) -> Response:
@@ -193,3 +159,13 @@ def _replayed(sent: Answer, body_hash: str) -> Response:
 
 def _json(content: object) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")
+
+
+ROUTES = (
+    Answering(method="GET", path="/v1/models", endpoint=list_models, needs="read"),
+    Answering(method="POST", path="/v1/outcomes", endpoint=outcomes, needs="outcome"),
+    Answering(method="POST", path="/v1/{model}/predict", endpoint=predict, needs="predict"),
+    Answering(method="GET", path="/v1/{model}", endpoint=describe, needs="read"),
+    Answering(method="GET", path="/openapi.json", endpoint=describe_api, needs=None),
+    Answering(method="GET", path="/metrics", endpoint=metrics, needs="read"),
+)

@@ -69,7 +69,7 @@ class OutcomeItem(Struct, forbid_unknown_fields=True, frozen=True):
 
 def read_predict(body: bytes, *, series: bool = False) -> PredictRequest:
     """A prediction request, of a model of a ``series`` or not. Raises ContractError or TooLargeError."""
-    request = _read(body, _predict.decode)
+    request = read(body, _predict.decode)
     if len(request.instances) > MOST_INSTANCES:
         raise TooLargeError(f"more than {MOST_INSTANCES} instances")
     _hold_context(request.context, len(request.instances), series=series)
@@ -102,7 +102,7 @@ def read_instance(raw: Raw) -> Instance | FieldError:
 
 def read_outcomes(body: bytes) -> list[OutcomeItem]:
     """Outcomes. Raises ContractError or TooLargeError."""
-    items = _read(body, _outcomes.decode)
+    items = read(body, _outcomes.decode)
     if len(items) > MOST_OUTCOMES:
         raise TooLargeError(f"more than {MOST_OUTCOMES} outcomes")
     errors = tuple(
@@ -126,7 +126,7 @@ _instance = msgspec.json.Decoder(Instance)
 _outcomes = msgspec.json.Decoder(list[OutcomeItem])
 
 
-def _read(body: bytes, decode: Callable[[bytes], T]) -> T:
+def read(body: bytes, decode: Callable[[bytes], T]) -> T:
     """Decode JSON. Raises ContractError naming the field and the rule, never a value."""
     try:
         typed = decode(body)

@@ -9,7 +9,7 @@ import itertools
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -21,12 +21,13 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from data.contract import Rows, Text
-from data.errors import FieldError
+from data.errors import ContractError, FieldError
 from data.pseudonym import keyed_hash
+from models import support
 from models.artifact import Artifact
 from models.artifact import Scored as ScoredRows
 from models.calibration import sigmoid
-from models.feature import show_cell
+from models.feature import Feature, show_cell
 from models.manifest import NOTICE
 from serving.answers import (
     Abstained,
@@ -40,7 +41,7 @@ from serving.answers import (
     Refused,
     Scored,
 )
-from serving.reading import REFUSED, Asked, read
+from serving.reading import Asked, Converters, converters, read, read_series
 from serving.schema import INSTANCE, Context, PredictRequest
 
 UNKNOWN = "(unknown)"
@@ -62,6 +63,14 @@ class Receipt:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One request, and when it came."""
+
+    request: PredictRequest
+    receipt: Receipt
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answered:
     """``predictions``: one answer an instance. ``records``: one row of the log for each."""
 
@@ -76,12 +85,16 @@ class Answered:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a version says of some rows: ``sets`` (rows, classes), ``novelty`` a percentile."""
+    """What a version says of some rows: ``sets`` (rows, classes), ``novelty`` a percentile.
+
+    ``withheld``: place of each row that is given no risk, and why.
+    """
 
     scored: ScoredRows
     additive: npt.NDArray[np.bool_]
     sets: npt.NDArray[np.bool_]
     novelty: npt.NDArray[np.float64]
+    withheld: dict[int, list[Reason]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,55 +125,118 @@ class Scorer:
         bands = self.artifact.spec.bands
         return {band.id: NamedBand(band.id, band.label, band.action) for band in bands}
 
+    @cached_property
+    def _shown(self) -> tuple[tuple[Feature, bool], ...]:
+        """Each feature, and whether its value is another than the cell of its name."""
+        columns = self.artifact.mart.by_name
+        features = self.artifact.features.features
+        return tuple((feature, self.series or feature.name not in columns) for feature in features)
+
     def predict(self, request: PredictRequest, receipt: Receipt) -> Answered:
         """Answer each instance, or the one series: scored, abstained, or refused with its faults.
 
         Raises ContractError for a unit that no instance could have.
         """
-        asked = read(self.artifact, request)
+        (answered,) = self.predict_all([Ask(request=request, receipt=receipt)])
+        if isinstance(answered, ContractError):
+            raise answered
+        return answered
+
+    def predict_all(self, asks: Sequence[Ask]) -> list[Answered | ContractError]:
+        """:meth:`predict` for some requests, whose instances are scored in one go.
+
+        Most of what one instance costs is the same for ten.
+        """
+        answers: dict[int, Answered | ContractError] = {}
+        sound: list[tuple[int, Ask, Converters]] = []
+        for position, ask in enumerate(asks):
+            try:
+                sound.append((position, ask, converters(self.artifact, ask.request.units)))
+            except ContractError as error:
+                answers[position] = error
+        # A series is a matrix of its own.
+        groups = [[one] for one in sound] if self.series else [sound] if sound else []
+        for group in groups:
+            places, these, _ = zip(*group, strict=True)
+            answers |= zip(places, self._answer(these, self._read(group)), strict=True)
+        return [answers[position] for position in range(len(asks))]
+
+    def _read(self, group: Sequence[tuple[int, Ask, Converters]]) -> Asked:
+        if self.series:
+            ((_, ask, convert),) = group
+            return read_series(self.artifact, ask.request, convert)
+        return read(self.artifact, [(ask.request, convert) for _, ask, convert in group])
+
+    def _answer(self, asks: Sequence[Ask], asked: Asked) -> Iterator[Answered]:
+        """The answer to each of ``asks``, whose instances stand in ``asked`` one after the other."""
         outside = self._outside(asked)
         within = [p for p in range(len(asked.contexts)) if p not in asked.faults and p not in outside]
         found = self._found(asked, np.array(within, dtype=np.intp))
         ranks = {position: rank for rank, position in enumerate(within)}
-        predictions: list[Prediction] = []
-        records = []
-        for position, context in enumerate(asked.contexts):
-            row, prediction_id = int(asked.place[position]), _new_id(receipt.at)
-            prediction: Prediction
-            record: dict[str, object] = {}
-            if position in asked.faults:
-                prediction = Refused(prediction_id, asked.faults[position])
-                # The inputs of a refused instance are not kept: they may be anything.
-                record["reasons"] = self._nameless(asked.faults[position])
+        outside |= {within[rank]: reasons for rank, reasons in found.withheld.items()}
+        first = 0
+        for ask in asks:
+            last = first + (1 if self.series else len(ask.request.instances))
+            predictions, records, unsound = [], [], 0
+            for position in range(first, last):
+                prediction, record = self._prediction(ask, asked, position, outside, found, ranks)
+                predictions.append(prediction)
+                records.append(record)
+                if isinstance(prediction, Scored):
+                    unsound += not found.additive[ranks[position]]
+            first = last
+            # Of the whole request, up to its place in the log: each patient waited for all of it.
+            spent = (time.perf_counter() - ask.receipt.began) * 1000
+            yield Answered(
+                predictions=predictions,
+                records=tuple({**record, "latency_ms": spent} for record in records),
+                not_additive=unsound,
+            )
+
+    def _prediction(
+        self,
+        ask: Ask,
+        asked: Asked,
+        position: int,
+        outside: Mapping[int, Sequence[Reason]],
+        found: Found,
+        ranks: Mapping[int, int],
+    ) -> tuple[Prediction, dict[str, object]]:
+        """One answer, and the log's row of it."""
+        row, prediction_id = int(asked.place[position]), _new_id(ask.receipt.at)
+        prediction: Prediction
+        record: dict[str, object] = {}
+        if position in asked.faults:
+            prediction = Refused(prediction_id, asked.faults[position])
+            # The inputs of a refused instance are not kept: they may be anything.
+            record["reasons"] = self._nameless(asked.faults[position])
+        else:
+            cells = self._cells(asked.rows, row)
+            record["inputs"] = self._inputs(cells, asked.rows, row)
+            if position in outside:
+                prediction = Abstained(prediction_id, tuple(outside[position]))
+                record["reasons"] = _json(prediction.reasons)
             else:
-                record["inputs"] = self._inputs(asked.rows, row)
-                if position in outside:
-                    prediction = Abstained(prediction_id, tuple(outside[position]))
-                    record["reasons"] = _json(prediction.reasons)
-                else:
-                    rank = ranks[position]
-                    values = [f.show(asked.rows, row) for f in self.artifact.features.features]
-                    prediction = self._scored(prediction_id, found, rank, values, top=request.top)
-                    record |= self._scored_record(prediction, found.scored, rank)
-            predictions.append(prediction)
-            records.append(self._record(prediction, context, receipt) | record)
-        # Of the whole request, up to its place in the log: each patient waited for all of it.
-        spent = (time.perf_counter() - receipt.began) * 1000
-        return Answered(
-            predictions=predictions,
-            records=tuple({**record, "latency_ms": spent} for record in records),
-            not_additive=int((~found.additive).sum()),
-        )
+                rank = ranks[position]
+                values = [
+                    feature.show(asked.rows, row) if apart else cells[feature.name]
+                    for feature, apart in self._shown
+                ]
+                prediction = self._scored(prediction_id, found, rank, values, top=ask.request.top)
+                record |= self._scored_record(prediction, found.scored, rank)
+            if position in ranks:
+                record["novelty"] = float(found.novelty[ranks[position]])
+        return prediction, self._record(prediction, asked.contexts[position], ask.receipt) | record
 
     def _outside(self, asked: Asked) -> dict[int, list[Reason]]:
         """Position of each prediction that the model is not for, and why it is not."""
-        whole = np.flatnonzero(asked.place != REFUSED)
+        whole = np.array([p for p in range(len(asked.place)) if p not in asked.faults], dtype=np.intp)
         rows = {name: values[asked.place[whole]] for name, values in asked.rows.items()}
         reasons: dict[int, list[Reason]] = {}
         for criterion in self.artifact.spec.at_request(self.artifact.mart):
             met = criterion.met(self.artifact.mart[criterion.column], rows)
             for position in whole[~met].tolist():
-                why = Reason(criterion.column, criterion.reason.en, criterion.reason.zh)
+                why = Reason("cohort", criterion.column, criterion.reason.en, criterion.reason.zh)
                 reasons.setdefault(position, []).append(why)
         return reasons
 
@@ -172,11 +248,19 @@ class Scorer:
         site = np.array([asked.contexts[position].site for position in positions], dtype=object)
         scored = self.artifact.score_matrix(matrix, site)
         rows = {name: values[places] for name, values in asked.rows.items()}
+        sets = self.artifact.sets(rows, scored.margin)
+        novelty = self.artifact.novelty.percentile(rows)
+        rules = support.broken(self.artifact, rows, matrix, scored.margin, novelty=novelty, sets=sets)
+        withheld = support.reasons(self.artifact, rows, rules)
         return Found(
             scored=scored,
             additive=scored.additive,
-            sets=self.artifact.sets(rows, scored.margin),
-            novelty=self.artifact.novelty.percentile(rows),
+            sets=sets,
+            novelty=novelty,
+            withheld={
+                place: [Reason(one.rule, one.field, one.why.en, one.why.zh) for one in said]
+                for place, said in withheld.items()
+            },
         )
 
     def _scored(
@@ -244,6 +328,7 @@ class Scorer:
             "warnings": "[]",
             "reasons": "[]",
             "caller": receipt.caller,
+            "pointer": "champion",
         }
 
     def _scored_record(self, answer: Scored, scored: ScoredRows, rank: int) -> dict[str, object]:
@@ -256,20 +341,22 @@ class Scorer:
             "base_value": answer.explanation.base_value,
             "contributions": _json(dict(zip(names, contributions, strict=True))),
             "warnings": _json(answer.warnings),
+            "level": None if answer.level is UNSET else answer.level,
+            "conformal": _json(answer.conformal),
         }
 
-    def _inputs(self, rows: Rows, row: int) -> str:
-        """The row as the log keeps it; of a series also, as ``series``, what was measured before."""
+    def _cells(self, rows: Rows, row: int) -> dict[str, Any]:
+        """The row as JSON shows it."""
         columns = self.artifact.mart.columns
+        return {column.name: show_cell(column, rows[column.name][row]) for column in columns}
 
-        def shown(of: int) -> dict[str, Any]:
-            return {column.name: show_cell(column, rows[column.name][of]) for column in columns}
-
-        inputs = shown(row)
-        if self.series:
-            before = [{n: v for n, v in shown(of).items() if v is not None} for of in range(row)]
-            inputs["series"] = before
-        return _json(inputs)
+    def _inputs(self, cells: dict[str, Any], rows: Rows, row: int) -> str:
+        """The row as the log keeps it; of a series also, as ``series``, what was measured before."""
+        if not self.series:
+            return _json(cells)
+        shown = (self._cells(rows, earlier) for earlier in range(row))
+        before = [{n: value for n, value in of.items() if value is not None} for of in shown]
+        return _json({**cells, "series": before})
 
     def _nameless(self, faults: Sequence[Fault]) -> str:
         """The faults as the log keeps them: each once, and no name that nobody declared."""

@@ -36,7 +36,15 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("duckdb", "postgresql", "spark")
 # Which must be there: CI names all three, and then a missing one fails instead of being passed over.
 REQUIRED = os.environ.get("CAREMODELS_TEST_ENGINES", "duckdb").split(",")
-SETTINGS = ("CAREMODELS_HOME", "CAREMODELS_MARTS", "CAREMODELS_LOG", "MLFLOW_TRACKING_URI")
+SETTINGS = (
+    "CAREMODELS_HOME",
+    "CAREMODELS_MARTS",
+    "CAREMODELS_LOG",
+    "CAREMODELS_LOG_KEYS",
+    "CAREMODELS_RATE",
+    "CAREMODELS_ISSUERS",
+    "MLFLOW_TRACKING_URI",
+)
 # No test judges a time, Hypothesis's own included: the same examples everywhere, however slow.
 hypothesis.settings.register_profile(
     "caremodels",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.contract import Rows
-from models.artifact import LOGISTIC, Artifact, Scored
+from models.artifact import Artifact, Scored
 from models.calibration import sigmoid
 from models.cohort import Cohort
 from models.comparator import score
@@ -18,7 +18,7 @@ from models.series import SERIES
 FloatArray = npt.NDArray[np.float64]
 Positions = npt.NDArray[np.intp]
 EXPLAINED = 1000
-"""Rows explained for the importance of features: exact contributions take a millisecond each."""
+"""Rows explained for the importance of features: more would hardly move it."""
 BLOCK = 16_384
 """Rows whose matrix is held at once: 30 MB of one of four hundred columns, and more of its copies."""
 
@@ -47,12 +47,12 @@ def answered(artifact: Artifact, cohort: Cohort, *, rows: int = EXPLAINED, seed:
 
     ``rows``: how many, drawn at random, are explained.
     """
-    margins, regression = [np.empty(0)], [np.empty(0)]
+    margins, learned = [np.empty(0)], [np.empty(0)]
     for block in _blocks(cohort):
         matrix = artifact.features.matrix({name: of[block] for name, of in cohort.rows.items()})
         margins.append(artifact.margin(matrix, cohort.site[block]))
-        regression.append(artifact.logistic.risk(matrix))
-    rivals = {LOGISTIC: np.concatenate(regression)}
+        learned.append(artifact.rival_risk(matrix))
+    rivals = {artifact.rival: np.concatenate(learned)}
     for rival in artifact.comparators:
         points = score(rival.name, cohort.rows, artifact.mart, artifact.spec.lookback)
         rivals[rival.name] = rival.risk(points)

@@ -76,7 +76,7 @@ def build(
         )
         stage("logistic regression", 0.4)
         logistic = fit.logistic(train, seed=seed)
-        margin = fit.margins(booster, tune)
+        margin = fit.margins(logistic if spec.learner == "logistic" else booster, tune)
     stage("calibrating", 0.45)
     line, levels = _line(spec, margin, tuning)
     log_odds = line.log_odds(margin)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from data import marts
 from models import curves, metrics, plots, swarm, utility
-from models.artifact import LOGISTIC, Artifact
+from models.artifact import LOGISTIC, TREES, Artifact
 from models.cohort import Cohort
 from models.comparator import MAJORITY
 from models.feature import Feature
@@ -64,7 +64,8 @@ def draw(
 
 def _risks(told: Answers) -> dict[str, FloatArray]:
     """By the names that people read. The majority's is the line of a guess in every plot."""
-    named = {LOGISTIC: "Logistic regression"} | {n: of.label.en for n, of in SCORES.items()}
+    learners = {LOGISTIC: "Logistic regression", TREES: "Boosted trees"}
+    named = learners | {name: of.label.en for name, of in SCORES.items()}
     rivals = {named[name]: risk for name, risk in told.rivals.items() if name != MAJORITY}
     return {"This model": told.risk, **rivals}
 

@@ -20,6 +20,7 @@ from models.artifact import Artifact, Scored
 from models.cohort import Cohort
 from models.series import SERIES
 from models.spec import ModelSpec, Triage
+from training import poor
 from training.answers import Answers, answered
 
 FloatArray = npt.NDArray[np.float64]
@@ -75,6 +76,7 @@ def evaluate(
         "utility": _utility(spec, cohort, told.risk, bootstrap, seed),
         "conformal": _conformal(artifact, cohort, told.margin, attributes),
         "novelty": _novelty(artifact, cohort),
+        "poor_inputs": poor.measure(artifact, cohort, seed=seed),
         "importance": _importance(artifact, told.explained),
         "flow": [{"step": step, "rows": rows} for step, rows in cohort.flow],
     }
@@ -323,6 +325,7 @@ def tables(figures: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
         ),
         "conformal": pd.DataFrame(figures["conformal"]).astype({"class": "Int64"}),
         "novelty": pd.DataFrame(list(figures["novelty"].items()), columns=["measure", "share"]),
+        "poor_inputs": pd.DataFrame(figures["poor_inputs"]["withheld"]),
         "importance": pd.DataFrame(
             [{**row, "label": row["label"]["en"]} for row in figures["importance"]]
         ),

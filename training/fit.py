@@ -119,10 +119,15 @@ def boosted(
     return booster[: booster.best_iteration + 1]
 
 
-def margins(booster: xgb.Booster, pair: Pair) -> FloatArray:
-    """(rows,) the trees' log-odds, before any calibration."""
-    found = [booster.inplace_predict(matrix, predict_type="margin") for matrix, _ in pair.blocks()]
-    return np.concatenate([np.empty(0), *found])
+def margins(learner: xgb.Booster | Logistic, pair: Pair) -> FloatArray:
+    """(rows,) what a learner says in log-odds, before any calibration."""
+
+    def said(matrix: Matrix) -> Any:
+        if isinstance(learner, Logistic):
+            return learner.log_odds(matrix)
+        return learner.inplace_predict(matrix, predict_type="margin")
+
+    return np.concatenate([np.empty(0), *(said(matrix) for matrix, _ in pair.blocks())])
 
 
 def logistic(train: Pair, *, seed: int) -> Logistic:
@@ -153,4 +158,5 @@ def logistic(train: Pair, *, seed: int) -> Logistic:
         indicators=indicators,
         coefficients=tuple(map(float, model.coef_[0])),
         intercept=float(model.intercept_[0]),
+        means=tuple(map(float, design.mean(axis=0))),
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.artifact import LOGISTIC
+from models.artifact import LOGISTIC, TREES
 from models.spec import Limits, ModelSpec
 
 ROUNDING = 1e-9
@@ -33,6 +33,7 @@ def judge(figures: Mapping[str, Any], spec: ModelSpec) -> list[Finding]:
     none. Of a version that was recalibrated for a site, observed over expected there is held as well.
     """
     limits = spec.limits
+    rival = TREES if spec.learner == "logistic" else LOGISTIC
     return [
         _at_least("events in the test period", figures.get("events"), limits.events),
         _at_least("AUROC", _figure(figures, "auroc", "value"), limits.auroc),
@@ -40,8 +41,8 @@ def judge(figures: Mapping[str, Any], spec: ModelSpec) -> list[Finding]:
         _within("calibration intercept", _figure(figures, "calibration", "intercept"), limits.intercept),
         _within("observed over expected", _figure(figures, "calibration", "oe"), limits.oe),
         _at_least(
-            "AUROC over logistic regression, lower 95 % bound",
-            _figure(figures, "comparators", LOGISTIC, "model_minus_this", "auroc", "low"),
+            f"AUROC over {rival.replace('_', ' ')}, lower 95 % bound",
+            _figure(figures, "comparators", rival, "model_minus_this", "auroc", "low"),
             0.0 - limits.logistic_margin,
         ),
         *_against_champion(figures, limits),

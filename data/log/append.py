@@ -1,8 +1,19 @@
-"""Writes the prediction log: what was answered, and later what happened.
+"""Writes the prediction log: what was answered.
 
 An answer may leave only when its prediction is on disk. Each worker process has one
 :class:`LogWriter`, whose thread puts everything that waits into one transaction: under load many
-requests share one flush of the disk. Nothing here logs a value.
+requests share one flush of the disk. Inputs and stored answers are sealed. Nothing here logs a value.
+
+What may go wrong, and what then happens:
+
+- A full disk, a log that went away, a lock that nobody lets go: every waiting request fails with
+  UnavailableError, nothing of it is in the log, and the next one tries anew.
+- A connection that is lost in the middle (PostgreSQL restarts): the same entries are tried once more
+  over a new one, without those that turn out to have been committed. If that fails too, they fail;
+  a commit of which the server's word did not arrive may then have left rows that nobody was answered
+  with. What was answered is always there, and nothing is there twice.
+- A clock that jumps: ``received_at`` is what the clock said. Ids are random beside their time, and
+  stay unique; what is later in a history is told by the order of recording.
 """
 
 from __future__ import annotations
@@ -11,25 +22,28 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
-from typing import Any, Literal, Self
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal, Self
 
-from sqlalchemy import Connection, Engine, insert, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from data.errors import UnavailableError, UsageError
-from data.log.schema import answer, guarded, meta, outcome, prediction, reason, utc, writing
+from data.errors import CaremodelsError, ConflictError, UnavailableError, UsageError
+from data.log.insert import Insert
+from data.log.purge import ANSWERS_KEPT, forget_answers
+from data.log.schema import answer, guarded, meta, prediction, reason, writing
+from data.log.seal import KeyReplacedError, Keyring, Seal, SealedError, answer_of
 
 _log = logging.getLogger(__name__)
-_COLUMNS = tuple(prediction.c.keys())
+_COLUMNS = frozenset(prediction.c.keys())
 _NOT_NOW = (OperationalError, PoolTimeoutError, OSError)
-_CHUNK = 2_000
-"""Outcomes a transaction: few enough that predictions do not wait long behind them."""
+_SWEEP = 600.0
+"""Seconds between two looks for stored answers that are too old to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +91,16 @@ class _Job:
 class LogWriter:
     """The one writer of a worker process: a thread and the queue before it.
 
-    Make it after the process has forked. ``with`` closes it.
+    Make it after the process has forked. ``with`` closes it. Answers that are stored under an
+    Idempotency-Key are kept for a day, and then forgotten by this thread.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keyring: Keyring) -> None:
         self._engine = engine
+        self._keyring = keyring
+        self._insert = Insert(prediction, engine.dialect)
+        self._insert_answers = Insert(answer, engine.dialect)
+        self._sweep_at = time.monotonic() + _SWEEP
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._gate = threading.Lock()  # nothing may be queued behind close()'s None
@@ -91,15 +110,18 @@ class LogWriter:
     def submit(self, entry: Entry) -> Future[Written]:
         """Queue ``entry``; the future is done once it is on disk, or fails with UnavailableError.
 
-        A column that a row leaves out is null.
+        A column that a row leaves out is null, or has its default. Inputs are given in the clear. The
+        future fails with ConflictError where the key was used before for an answer that can no longer
+        be opened.
 
         Raises:
             UsageError: a row has a column that the log does not have.
             UnavailableError: the writer is closed.
         """
         for row in entry.predictions:
-            if unknown := row.keys() - set(_COLUMNS):
-                raise UsageError(f"prediction log: no such column: {', '.join(sorted(unknown))}")
+            if not row.keys() <= _COLUMNS:
+                unknown = ", ".join(sorted(row.keys() - _COLUMNS))
+                raise UsageError(f"prediction log: no such column: {unknown}")
         job = _Job(entry, Future())
         with self._gate:
             if self._closed:
@@ -142,207 +164,149 @@ class LogWriter:
             jobs = [job for job in waiting if job and job.future.set_running_or_notify_cancel()]
             if jobs:
                 self._settle(jobs)
+            self._sweep()
 
-    def _settle(self, jobs: Sequence[_Job]) -> None:
+    def _settle(self, jobs: Sequence[_Job], *, again: Literal["lost", "raced"] | None = None) -> None:
         """Write the jobs in one transaction; where a row is at fault, halve until it stands alone."""
         try:
-            results = _write(self._engine, [job.entry for job in jobs])
+            results = self._write([job.entry for job in jobs], lost=again == "lost")
         except Exception as exc:  # noqa: BLE001 - a dead thread would leave every later request waiting
-            if len(jobs) > 1 and not isinstance(exc, _NOT_NOW):
+            why = _again(exc)
+            if why and not again:
+                self._settle(jobs, again=why)
+            elif len(jobs) > 1 and why != "lost" and not isinstance(exc, _NOT_NOW):
                 half = len(jobs) // 2
                 self._settle(jobs[:half])
                 self._settle(jobs[half:])
-                return
-            _log.warning(
-                "%d entries cannot be written to the prediction log: %s", len(jobs), reason(exc)
-            )
-            self._engine.dispose()  # the next batch tries with a new connection
-            for job in jobs:
-                job.future.set_exception(UnavailableError("the prediction log cannot be written"))
+            else:
+                self._fail(jobs, exc)
         else:
             for job, result in zip(jobs, results, strict=True):
-                job.future.set_result(result)
+                if isinstance(result, CaremodelsError):
+                    job.future.set_exception(result)
+                else:
+                    job.future.set_result(result)
 
+    def _fail(self, jobs: Sequence[_Job], exc: Exception) -> None:
+        _log.warning("%d entries cannot be written to the prediction log: %s", len(jobs), reason(exc))
+        self._engine.dispose()  # the next batch tries with a new connection
+        for job in jobs:
+            job.future.set_exception(UnavailableError("the prediction log cannot be written"))
 
-def find_answer(engine: Engine, key_hash: str) -> Answer | None:
-    """The answer stored under the keyed hash of an Idempotency-Key.
+    def _write(self, entries: Sequence[Entry], *, lost: bool) -> list[Written | CaremodelsError]:
+        """Write the entries in one transaction: a result each, in their order.
 
-    Raises:
-        UnavailableError: the log cannot be read.
-    """
-    with guarded("read"), engine.connect() as connection:
-        return _answers(connection, [key_hash]).get(key_hash)
+        ``lost``: the transaction was tried before, and may have been committed.
+        """
+        while True:
+            with (
+                suppress(KeyReplacedError),
+                writing(self._engine) as connection,
+                self._keyring.sealing() as seal,
+            ):
+                return self._fill(connection, seal, entries, lost=lost)
 
-
-def _write(engine: Engine, entries: Sequence[Entry]) -> list[Written]:
-    """Write the entries in one transaction: a result each, in their order."""
-    results: list[Written] = []
-    rows: list[dict[str, object]] = []
-    answers: list[dict[str, object]] = []
-    with writing(engine) as connection:
+    def _fill(
+        self, connection: Connection, seal: Seal, entries: Sequence[Entry], *, lost: bool
+    ) -> list[Written | CaremodelsError]:
+        results: list[Written | CaremodelsError] = []
+        rows: list[Mapping[str, object]] = []
+        answers: list[dict[str, object]] = []
+        written = _written(connection, entries) if lost else frozenset()
         known = _answers(connection, [e.answer.key_hash for e in entries if e.answer])
         for entry in entries:
+            if entry.predictions and entry.predictions[0]["prediction_id"] in written:
+                results.append(Stored())
+                continue
             given = entry.answer
             if given and given.key_hash in known:
-                results.append(Replay(known[given.key_hash]))
+                results.append(_replay(known[given.key_hash], self._keyring))
                 continue
             if given:
-                known[given.key_hash] = given
-                answers.append(asdict(given))
-            rows.extend({name: row.get(name) for name in _COLUMNS} for row in entry.predictions)
+                sealed = seal(_text(given.body), answer_of(given.key_hash)).encode()
+                known[given.key_hash] = replace(given, body=sealed)
+                answers.append(asdict(known[given.key_hash]))
+            for row in entry.predictions:
+                inputs = row.get("inputs")
+                if inputs is None:
+                    rows.append(row)
+                else:
+                    name = str(row["prediction_id"])
+                    rows.append({**row, "inputs": seal(str(inputs), name)})
             results.append(Stored())
         if rows:
-            connection.execute(insert(prediction), rows)
+            self._insert(connection, rows)
         if answers:
-            connection.execute(insert(answer), answers)
+            self._insert_answers(connection, answers)
         if not rows and not answers:
             # Asked whether it can write. Only a changed value reaches the disk.
             probe = update(meta).where(meta.c.key == "probe")
             connection.execute(probe.values(value=str(time.time_ns())))
-    return results
+        return results
+
+    def _sweep(self) -> None:
+        """Forget the answers that are too old; what fails is done the next time."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + _SWEEP
+        try:
+            forget_answers(self._engine, before=datetime.now(UTC) - ANSWERS_KEPT)
+        except (SQLAlchemyError, OSError) as exc:
+            _log.warning("stored answers cannot be swept: %s", reason(exc))
+
+
+def find_answer(engine: Engine, key_hash: str, keyring: Keyring) -> Answer | None:
+    """The answer stored under the keyed hash of an Idempotency-Key.
+
+    Raises:
+        UnavailableError: the log cannot be read.
+        ConflictError: there is one, and it can no longer be opened.
+    """
+    with guarded("read"), engine.connect() as connection:
+        found = _answers(connection, [key_hash]).get(key_hash)
+    if found is None:
+        return None
+    opened = _replay(found, keyring)
+    if isinstance(opened, ConflictError):
+        raise opened
+    return opened.answer
+
+
+def _again(exc: Exception) -> Literal["lost", "raced"] | None:
+    """Whether the same may be tried at once a second time, and why."""
+    if isinstance(exc, DBAPIError) and exc.connection_invalidated:
+        return "lost"
+    # Without a file lock, two workers may both find a key unused; the second is told by the index.
+    return "raced" if isinstance(exc, IntegrityError) else None
+
+
+def _written(connection: Connection, entries: Sequence[Entry]) -> frozenset[str]:
+    """Which entries are there, by their first prediction: an entry is there whole or not at all."""
+    names = [entry.predictions[0]["prediction_id"] for entry in entries if entry.predictions]
+    query = select(prediction.c.prediction_id).where(prediction.c.prediction_id.in_(names))
+    return frozenset(connection.scalars(query))
 
 
 def _answers(connection: Connection, keys: Collection[str]) -> dict[str, Answer]:
+    """The stored answers under ``keys``, sealed as they are."""
     if not keys:
         return {}
     found = connection.execute(select(answer).where(answer.c.key_hash.in_(keys)))
     return {row.key_hash: Answer(**row._mapping) for row in found}  # noqa: SLF001 - public despite its name
 
 
-OutcomeStatus = Literal["joined", "revised", "repeated", "superseded", "unknown"]
-"""What became of one reported outcome.
-
-joined: the first for its prediction. revised: differs from what was known, which is kept.
-repeated: known already. superseded: a copy of a report corrected since; to restore its value,
-report it with the time at which it was observed again. unknown: no such prediction.
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutcomeRow:
-    """One reported outcome: of a prediction, or of every scored prediction of an encounter."""
-
-    outcome: int
-    observed_at: datetime
-    prediction_id: str | None = None
-    model: str | None = None
-    encounter: str | None = None  # keyed hash
+def _replay(sealed: Answer, keyring: Keyring) -> Replay | ConflictError:
+    try:
+        opened = keyring.open(_text(sealed.body), bound_to=answer_of(sealed.key_hash))
+    except SealedError:
+        return ConflictError("this Idempotency-Key was used before, and what was answered is sealed")
+    return Replay(replace(sealed, body=_bytes(opened)))
 
 
-@dataclass(frozen=True)
-class OutcomeCounts:
-    joined: int
-    unknown: int
-    revised: int
-    repeated: int
-    superseded: int
+def _text(body: bytes) -> str:
+    """Any bytes as text, and :func:`_bytes` back."""
+    return body.decode(errors="surrogateescape")
 
 
-@dataclass(frozen=True)
-class OutcomeReport:
-    statuses: tuple[OutcomeStatus, ...]  # one for each row, in the rows' order
-
-    @property
-    def counts(self) -> OutcomeCounts:
-        found = Counter[str](self.statuses)
-        return OutcomeCounts(**{field.name: found[field.name] for field in fields(OutcomeCounts)})
-
-
-_BY_WEIGHT: tuple[OutcomeStatus, ...] = ("revised", "joined", "superseded", "repeated")
-_NAMES = (prediction.c.prediction_id, prediction.c.model, prediction.c.encounter)
-_Targets = dict[tuple[str, str], list[Any]]  # rows of _NAMES
-_Observed = tuple[int, datetime]
-
-
-def record_outcomes(
-    engine: Engine, rows: Sequence[OutcomeRow], now: datetime, *, source: str = "api"
-) -> OutcomeReport:
-    """Join outcomes to their predictions; what was known before is kept beside them.
-
-    Written in chunks: after an UnavailableError some may be there, and the same call again does
-    the rest.
-
-    Raises:
-        UsageError: a row without a prediction or encounter, or an outcome that is neither 0 nor 1.
-            Nothing is written then.
-        UnavailableError: the log cannot be written.
-    """
-    for row in rows:
-        if not row.prediction_id and not (row.model and row.encounter):
-            raise UsageError("outcome: expected prediction_id, or model and encounter_id")
-        if row.outcome not in {0, 1}:
-            raise UsageError("outcome: expected 0 or 1")
-    statuses: list[OutcomeStatus] = []
-    for first in range(0, len(rows), _CHUNK):
-        chunk = rows[first : first + _CHUNK]
-        with guarded("written"), writing(engine) as connection:
-            statuses.extend(_record(connection, chunk, utc(now), source))
-    return OutcomeReport(tuple(statuses))
-
-
-def _record(
-    connection: Connection, rows: Sequence[OutcomeRow], now: datetime, source: str
-) -> list[OutcomeStatus]:
-    targets = _targets(connection, rows)
-    history = _history(connection, {t.prediction_id for found in targets.values() for t in found})
-    fresh: list[dict[str, object]] = []
-    statuses: list[OutcomeStatus] = []
-    for row in rows:
-        observed = (int(row.outcome), utc(row.observed_at))
-        fates: set[OutcomeStatus] = set()
-        for target in targets.get(_address(row), ()):
-            past = history.setdefault(target.prediction_id, [])
-            fate = _fate(past, observed)
-            fates.add(fate)
-            if fate in {"joined", "revised"}:
-                past.append(observed)
-                said = {"outcome": observed[0], "observed_at": observed[1]}
-                fresh.append({**target._mapping, **said, "recorded_at": now, "source": source})  # noqa: SLF001 - as above
-        # An encounter's predictions may fare differently; the row is told the most that happened.
-        statuses.append(next((fate for fate in _BY_WEIGHT if fate in fates), "unknown"))
-    if fresh:
-        connection.execute(insert(outcome), fresh)
-    return statuses
-
-
-def _fate(past: Sequence[_Observed], observed: _Observed) -> OutcomeStatus:
-    if not past:
-        return "joined"
-    if past[-1] == observed:
-        return "repeated"
-    return "superseded" if observed in past else "revised"
-
-
-def _address(row: OutcomeRow) -> tuple[str, str]:
-    """("", prediction_id), or (model, encounter)."""
-    return ("", row.prediction_id) if row.prediction_id else (row.model or "", row.encounter or "")
-
-
-def _targets(connection: Connection, rows: Sequence[OutcomeRow]) -> _Targets:
-    """The predictions behind each address; an address without any is not there."""
-    wanted: dict[str, set[str]] = {}
-    for row in rows:
-        model, name = _address(row)
-        wanted.setdefault(model, set()).add(name)
-    found: _Targets = {}
-    for model, names in wanted.items():
-        key = prediction.c.encounter if model else prediction.c.prediction_id
-        query = select(*_NAMES).where(key.in_(names))
-        if model:
-            query = query.where(prediction.c.model == model, prediction.c.status == "scored")
-        for target in connection.execute(query):
-            found.setdefault((model, target._mapping[key]), []).append(target)  # noqa: SLF001 - as above
-    return found
-
-
-def _history(connection: Connection, names: Collection[str]) -> dict[str, list[_Observed]]:
-    """What is known of each prediction, oldest first."""
-    query = (
-        select(outcome.c.prediction_id, outcome.c.outcome, outcome.c.observed_at)
-        .where(outcome.c.prediction_id.in_(names))
-        .order_by(outcome.c.recorded_at, outcome.c.id)
-    )
-    past: dict[str, list[_Observed]] = {}
-    for name, value, observed_at in connection.execute(query):
-        past.setdefault(name, []).append((value, observed_at))
-    return past
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

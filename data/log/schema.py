@@ -40,6 +40,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
 )
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
@@ -47,7 +48,7 @@ from sqlalchemy.types import TypeDecorator
 
 from data.errors import IntegrityError, UnavailableError, UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PATIENCE = 5.0
 """Seconds that a writer waits for another before it gives up."""
 
@@ -88,17 +89,33 @@ prediction = Table(
     Column("band", String),
     Column("base_value", Double),
     Column("contributions", Text),  # JSON, as are the next five
-    Column("inputs", Text),
+    Column("inputs", Text),  # sealed: see seal.py
     Column("groups", Text),
     Column("warnings", Text),
     Column("reasons", Text),  # field and rule, never a value
     Column("latency_ms", Double),
     Column("caller", String),
+    Column("pointer", String, nullable=False, server_default="champion"),
+    Column("shadow_of", String),  # of a challenger's: the champion's prediction of the same request
+    Column("channel", String, nullable=False, server_default="rest"),
+    Column("used", String, nullable=False, server_default="answered"),
+    Column("level", Integer),
+    Column("novelty", Double),
+    Column("conformal", Text),  # JSON
     CheckConstraint("status IN ('scored', 'abstained', 'refused')", name="prediction_status"),
     CheckConstraint("status = 'scored' OR risk IS NULL", name="prediction_risk"),
     CheckConstraint("status <> 'refused' OR inputs IS NULL", name="prediction_inputs"),
+    CheckConstraint("pointer IN ('champion', 'challenger')", name="prediction_pointer"),
+    CheckConstraint("channel IN ('rest', 'cds-hooks', 'fhir')", name="prediction_channel"),
+    CheckConstraint("used IN ('silent', 'answered', 'card')", name="prediction_used"),
     Index("prediction_model_at", "model", "at"),
     Index("prediction_model_encounter", "model", "encounter"),
+    Index(
+        "prediction_shadow_of",
+        "shadow_of",
+        sqlite_where=text("shadow_of IS NOT NULL"),
+        postgresql_where=text("shadow_of IS NOT NULL"),
+    ),
 )
 
 outcome = Table(
@@ -117,13 +134,78 @@ outcome = Table(
     UniqueConstraint("prediction_id", "outcome", "observed_at", name="outcome_once"),
 )
 
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("prediction_id", String, ForeignKey("prediction.prediction_id"), nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("reason_code", String),  # why the card was overridden
+    Column("reason_system", String),
+    Column("comment", Text),  # in a clinician's words: sealed as inputs are
+    Column("occurred_at", Utc, nullable=False),
+    Column("recorded_at", Utc, nullable=False),
+    Column("caller", String),
+    CheckConstraint("outcome IN ('accepted', 'overridden')", name="feedback_outcome"),
+    UniqueConstraint("prediction_id", "outcome", "occurred_at", name="feedback_once"),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("key_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", String, nullable=False),  # keyed hash of the secret, which is nowhere kept
+    Column("scopes", Text, nullable=False),  # JSON, as is sites
+    Column("sites", Text),  # null: every site
+    Column("created_at", Utc, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("expires_at", Utc),
+    Column("revoked_at", Utc),
+    Column("revoked_by", String),
+    Column("revoked_for", String),
+)
+
+used_token = Table(
+    "used_token",
+    metadata,
+    Column("token_hash", String, primary_key=True),  # of issuer and jti
+    Column("expires_at", Utc, nullable=False),
+    Index("used_token_expires_at", "expires_at"),
+)
+
+refused_call = Table(
+    "refused_call",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Utc, nullable=False),
+    Column("route", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("caller", String),
+    Column("peer", String),
+    Index("refused_call_at", "at"),
+)
+
 answer = Table(
     "answer",
     metadata,
     Column("key_hash", String, primary_key=True),  # of the Idempotency-Key, model included
     Column("body_hash", String, nullable=False),
-    Column("body", LargeBinary, nullable=False),  # the answer as it was sent
+    Column("body", LargeBinary, nullable=False),  # the answer as it was sent, sealed
     Column("created_at", Utc, nullable=False),
+    Index("answer_created_at", "created_at"),
+)
+
+maintenance = Table(
+    "maintenance",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Utc, nullable=False),
+    Column("act", String, nullable=False),  # migrate, purge, rotate-key
+    Column("by", String),
+    Column("reason", Text),
+    Column("details", Text, nullable=False),  # JSON: what was asked, and how many rows it touched
 )
 
 meta = Table(
@@ -139,20 +221,38 @@ def connect(target: str | Path) -> Engine:
 
     Raises:
         UsageError: no file, no such URL or no driver for it.
-        IntegrityError: a newer caremodels wrote the log, or it does not say its version.
+        IntegrityError: a newer caremodels wrote the log, or an older one, and it was not migrated;
+            or it does not say its version.
         UnavailableError: it cannot be opened now.
+    """
+    engine, found = open_any(target)
+    if found is not None and found < SCHEMA_VERSION:
+        engine.dispose()
+        raise IntegrityError(
+            f"the prediction log has schema version {found}, and this caremodels needs "
+            f"{SCHEMA_VERSION}: bring it up to date (caremodels log migrate)"
+        )
+    return engine
+
+
+def open_any(target: str | Path) -> tuple[Engine, int | None]:
+    """The log, whatever version its schema has, and that version; made if it is not there.
+
+    Raises what :func:`connect` does, save that an older log is none of its errors.
     """
     url = _url(target)
     with guarded("opened"):
-        engine = _sqlite(Path(url.database or "")) if _is_sqlite(url) else _server(url)
-        if _version(engine) is None:
+        engine = _sqlite(Path(url.database or "")) if is_sqlite(url) else _server(url)
+        found = _version(engine)
+        if found is None:
             try:
                 _create(engine)
             except SQLAlchemyError:
                 # Without a file lock another process may have been first, and its tables serve.
                 if _version(engine) is None:
                     raise
-    return engine
+            found = _version(engine)
+    return engine, found
 
 
 @contextmanager
@@ -188,7 +288,7 @@ def _url(target: str | Path) -> URL:
         url = make_url(target)
     except ArgumentError:
         raise UsageError("prediction log: expected a path or a database URL") from None
-    if not _is_sqlite(url):
+    if not is_sqlite(url):
         return url
     if url.database in {None, "", ":memory:"}:
         raise UsageError("prediction log: expected a file, which several processes can share")
@@ -196,15 +296,48 @@ def _url(target: str | Path) -> URL:
     return URL.create("sqlite", database=str(Path(str(url.database)).absolute()))
 
 
-def _is_sqlite(url: URL) -> bool:
+def is_sqlite(url: URL) -> bool:
+    """Whether it is a file, with a lock of our own beside it."""
     return url.get_backend_name() == "sqlite"
 
 
+_ANSWERING = {
+    "connect_timeout": str(int(PATIENCE)),
+    "tcp_user_timeout": str(int(PATIENCE * 1000)),
+    "keepalives_idle": str(int(PATIENCE)),
+    "keepalives_interval": "1",
+    "keepalives_count": "5",
+}
+"""libpq's settings for a network that went silent; by default a writer waits for minutes."""
+
+
 def _server(url: URL) -> Engine:
+    postgres = url.get_backend_name() == "postgresql"
+    if postgres:
+        url = url.set(query=_ANSWERING | dict(url.query))
     try:
-        return create_engine(url, hide_parameters=True, pool_pre_ping=True)
+        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
     except (NoSuchModuleError, ModuleNotFoundError):
         raise UsageError(f"prediction log: no driver for {url.drivername} is installed") from None
+    if postgres:
+        event.listen(engine, "connect", _prepare_postgres)
+    return engine
+
+
+def _prepare_postgres(connection: Any, record: Any) -> None:
+    """No wait without end for a lock, and no commit that a crash of the server would take back."""
+    del record
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
+            cursor.execute(
+                "SELECT set_config('synchronous_commit', 'on', false)"
+                " WHERE current_setting('synchronous_commit') = 'off'"
+            )
+        connection.commit()
+    except Exception:
+        connection.close()  # the pool forgets one that it was not given whole
+        raise
 
 
 def _sqlite(path: Path) -> Engine:
@@ -262,7 +395,7 @@ def _file_lock(url: URL) -> Iterator[None]:
     Raises:
         TimeoutError: another process has held it for ``PATIENCE``.
     """
-    if not _is_sqlite(url):
+    if not is_sqlite(url):
         yield
         return
     descriptor = os.open(f"{url.database}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -286,7 +419,12 @@ def _version(engine: Engine) -> int | None:
     with engine.connect() as connection:
         if not inspect(connection).has_table(meta.name):
             return None
-        written = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
+        return written_version(connection)
+
+
+def written_version(connection: Connection) -> int:
+    """The version that the log says its schema has. Raises IntegrityError if it is newer, or none."""
+    written = connection.scalar(select(meta.c.value).where(meta.c.key == "schema_version"))
     if written is None or not written.isdecimal():
         raise IntegrityError("the prediction log does not say which version its schema has")
     if int(written) > SCHEMA_VERSION:
@@ -297,7 +435,7 @@ def _version(engine: Engine) -> int | None:
 
 
 def _create(engine: Engine) -> None:
-    if _is_sqlite(engine.url):
+    if is_sqlite(engine.url):
         # Outside a transaction, and alone: the switch to WAL does not wait for other connections.
         with _file_lock(engine.url), engine.connect() as connection:
             driver = connection.connection.driver_connection

@@ -6,8 +6,21 @@ from data.contract import Available, Column, Kind, Mart, Role, Text
 from data.marts.complaint import COMPLAINTS
 from data.marts.shared import SEXES, TIERS, categories
 
+CURRENT_FOR = 24.0
+"""Hours for which a vital sign stands for the present: a visit to the department hardly ever takes more,
+and what was measured before that is of another visit."""
 
-def _vital(name: str, label: Text, *, unit: str, loinc: str, low: float, high: float) -> Column:
+
+def _vital(
+    name: str,
+    label: Text,
+    *,
+    unit: str,
+    loinc: str,
+    low: float,
+    high: float,
+    also: tuple[str, ...] = (),
+) -> Column:
     return Column(
         name=name,
         kind="number",
@@ -18,6 +31,8 @@ def _vital(name: str, label: Text, *, unit: str, loinc: str, low: float, high: f
         loinc=loinc,
         low=low,
         high=high,
+        loinc_also=also,
+        current_for=CURRENT_FOR,
     )
 
 
@@ -31,7 +46,15 @@ def _plain(
 # Celsius, 0.97 no saturation in per cent), not a patient; the widest values come from living
 # patients in NHAMCS 2015-2021.
 VITALS = (
-    _vital("temperature", Text("Body temperature", "体温"), unit="Cel", loinc="8310-5", low=25, high=45),
+    _vital(
+        "temperature",
+        Text("Body temperature", "体温"),
+        unit="Cel",
+        loinc="8310-5",
+        low=25,
+        high=45,
+        also=("8331-1", "8332-9", "8333-7", "8328-7"),  # oral, rectal, tympanic, axillary
+    ),
     _vital("heart_rate", Text("Heart rate", "心率"), unit="/min", loinc="8867-4", low=20, high=300),
     _vital(
         "respiratory_rate",
@@ -52,34 +75,94 @@ VITALS = (
         low=10,
         high=220,
     ),
-    _vital("spo2", Text("Oxygen saturation", "血氧饱和度"), unit="%", loinc="2708-6", low=40, high=100),
+    _vital(
+        "spo2",
+        Text("Oxygen saturation", "血氧饱和度"),
+        unit="%",
+        loinc="2708-6",
+        low=40,
+        high=100,
+        also=("59408-5",),  # by pulse oximetry
+    ),
 )
 
+# The survey asks of each whether the patient has it, now or ever. ICD-10 as WHO and its national
+# editions number it; where an edition splits a code further, the beginning is the same. SNOMED CT:
+# the disease itself, since no hierarchy is at hand to find its kinds by.
 HISTORY = tuple(
-    _plain(name, Text(en, zh), known="history")
-    for name, en, zh in (
-        ("alcohol_misuse", "Alcohol misuse", "酒精滥用"),
-        ("dementia", "Dementia", "痴呆"),
-        ("asthma", "Asthma", "哮喘"),
-        ("cancer", "Cancer", "癌症"),
-        ("cerebrovascular_disease", "Stroke or cerebrovascular disease", "脑卒中或脑血管病"),
-        ("chronic_kidney_disease", "Chronic kidney disease", "慢性肾病"),
-        ("copd", "Chronic obstructive pulmonary disease", "慢性阻塞性肺疾病"),
-        ("heart_failure", "Heart failure", "心力衰竭"),
-        ("coronary_artery_disease", "Coronary artery disease", "冠心病"),
-        ("depression", "Depression", "抑郁症"),
-        ("diabetes_type_1", "Type 1 diabetes", "1型糖尿病"),
-        ("diabetes_type_2", "Type 2 diabetes", "2型糖尿病"),
-        ("diabetes_unspecified", "Diabetes, type not given", "糖尿病（未分型）"),
-        ("end_stage_renal_disease", "End-stage renal disease", "终末期肾病"),
-        ("thromboembolism", "Past pulmonary embolism or thrombosis", "肺栓塞或血栓史"),
-        ("hiv", "HIV infection", "艾滋病病毒感染"),
-        ("hyperlipidaemia", "High blood lipids", "高脂血症"),
-        ("hypertension", "High blood pressure", "高血压"),
-        ("obesity", "Obesity", "肥胖"),
-        ("sleep_apnoea", "Obstructive sleep apnoea", "阻塞性睡眠呼吸暂停"),
-        ("osteoporosis", "Osteoporosis", "骨质疏松"),
-        ("substance_misuse", "Substance misuse", "药物滥用"),
+    _plain(
+        name,
+        Text(en, zh),
+        known="history",
+        place="Condition",
+        icd10=tuple(icd10.split()),
+        snomed=tuple(snomed.split()),
+    )
+    for name, en, zh, icd10, snomed in (
+        ("alcohol_misuse", "Alcohol misuse", "酒精滥用", "F10", "7200002 15167005"),
+        ("dementia", "Dementia", "痴呆", "F00 F01 F02 F03 G30", "52448006 26929004"),
+        ("asthma", "Asthma", "哮喘", "J45 J46", "195967001"),
+        ("cancer", "Cancer", "癌症", "C", "363346000"),
+        (
+            "cerebrovascular_disease",
+            "Stroke or cerebrovascular disease",
+            "脑卒中或脑血管病",
+            "G45 I60 I61 I62 I63 I64 I65 I66 I67 I68 I69",
+            "62914000 230690007 266257000",
+        ),
+        ("chronic_kidney_disease", "Chronic kidney disease", "慢性肾病", "N18", "709044004 46177005"),
+        ("copd", "Chronic obstructive pulmonary disease", "慢性阻塞性肺疾病", "J43 J44", "13645005"),
+        (
+            "heart_failure",
+            "Heart failure",
+            "心力衰竭",
+            "I50 I11.0 I13.0 I13.2",
+            "84114007 42343007",
+        ),
+        (
+            "coronary_artery_disease",
+            "Coronary artery disease",
+            "冠心病",
+            "I20 I21 I22 I23 I24 I25",
+            "53741008 22298006 414545008",
+        ),
+        ("depression", "Depression", "抑郁症", "F32 F33", "35489007 370143000"),
+        ("diabetes_type_1", "Type 1 diabetes", "1型糖尿病", "E10", "46635009"),
+        ("diabetes_type_2", "Type 2 diabetes", "2型糖尿病", "E11", "44054006"),
+        ("diabetes_unspecified", "Diabetes, type not given", "糖尿病（未分型）", "E14", "73211009"),
+        (
+            "end_stage_renal_disease",
+            "End-stage renal disease",
+            "终末期肾病",
+            "N18.6 Z99.2",
+            "46177005",
+        ),
+        (
+            "thromboembolism",
+            "Past pulmonary embolism or thrombosis",
+            "肺栓塞或血栓史",
+            "I26 I80.1 I80.2 I80.3 I82 Z86.71",
+            "59282003 128053003",
+        ),
+        ("hiv", "HIV infection", "艾滋病病毒感染", "B20 B21 B22 B23 B24 Z21", "86406008"),
+        (
+            "hyperlipidaemia",
+            "High blood lipids",
+            "高脂血症",
+            "E78.0 E78.1 E78.2 E78.3 E78.4 E78.5",
+            "55822004",
+        ),
+        ("hypertension", "High blood pressure", "高血压", "I10 I11 I12 I13 I15", "38341003 59621000"),
+        ("obesity", "Obesity", "肥胖", "E66", "414916001"),
+        ("sleep_apnoea", "Obstructive sleep apnoea", "阻塞性睡眠呼吸暂停", "G47.3", "78275009"),
+        ("osteoporosis", "Osteoporosis", "骨质疏松", "M80 M81", "64859006"),
+        (
+            "substance_misuse",
+            "Substance misuse",
+            "药物滥用",
+            "F11 F12 F13 F14 F15 F16 F18 F19",
+            "66214007",
+        ),
     )
 )
 
@@ -177,6 +260,7 @@ MART = Mart(
             unit="h",
             low=0,
             high=23,
+            place="Encounter.period.hour",
         ),
         Column(
             name="arrival_weekday",
@@ -187,6 +271,7 @@ MART = Mart(
             unit="1",
             low=1,
             high=7,
+            place="Encounter.period.weekday",
         ),
         Column(
             name="age",
@@ -199,6 +284,7 @@ MART = Mart(
             low=0,
             high=120,
             required=True,
+            place="Patient.birthDate",
         ),
         Column(
             name="sex",
@@ -207,12 +293,23 @@ MART = Mart(
             available="arrival",
             label=Text("Sex", "性别"),
             categories=SEXES,
+            place="Patient.gender",
         ),
         _plain("ambulance", Text("Arrived by ambulance", "救护车送达"), known="arrival"),
         _plain(
-            "transferred_in", Text("Transferred from another hospital", "由外院转入"), known="arrival"
+            "transferred_in",
+            Text("Transferred from another hospital", "由外院转入"),
+            known="arrival",
+            place="Encounter.admitSource",
+            terms=(("hosp-trans", "true"),),
         ),
-        _plain("nursing_home", Text("Lives in a nursing home", "居住于养老院"), known="arrival"),
+        _plain(
+            "nursing_home",
+            Text("Lives in a nursing home", "居住于养老院"),
+            known="arrival",
+            place="Encounter.admitSource",
+            terms=(("nursing", "true"),),
+        ),
         _plain("seen_72h", Text("Seen here within 72 hours", "72小时内曾就诊"), known="arrival"),
         _plain("follow_up", Text("Follow-up visit", "复诊"), known="arrival"),
         *VITALS,
@@ -226,6 +323,7 @@ MART = Mart(
             loinc="72514-3",
             low=0,
             high=10,
+            current_for=CURRENT_FOR,
         ),
         Column(
             name="acuity",

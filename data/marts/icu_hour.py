@@ -19,10 +19,39 @@ def _column(
     )
 
 
+# Further codes of the same quantity, in other specimens of the same blood or in moles, and molar masses
+# (g/mol) by which those are converted: CIAAW's atomic weights. A mole of urea holds two of nitrogen;
+# phosphate is told as phosphorus. Not here: what is another quantity, as ionised calcium or
+# high-sensitivity troponin.
+_ALSO: dict[str, dict[str, Any]] = {
+    "spo2": {"loinc_also": ("2708-6",)},
+    "temperature": {"loinc_also": ("8331-1", "8332-9", "8333-7", "8328-7")},
+    "fio2": {"loinc_also": ("3150-0", "19994-3")},
+    "base_excess": {"loinc_also": ("1925-7",)},
+    "bicarbonate": {"loinc_also": ("1959-6", "1960-4")},
+    "ph": {"loinc_also": ("2744-1",)},
+    "ast": {"loinc_also": ("30239-8",)},
+    "urea_nitrogen": {"loinc_also": ("22664-7",), "molar_mass": 28.014},
+    "calcium": {"loinc_also": ("2000-8",), "molar_mass": 40.078},
+    "chloride": {"loinc_also": ("2069-3",)},
+    "creatinine": {"loinc_also": ("14682-9",), "molar_mass": 113.12},
+    "bilirubin_direct": {"loinc_also": ("14629-0",), "molar_mass": 584.67},
+    "bilirubin_total": {"loinc_also": ("14631-6",), "molar_mass": 584.67},
+    "glucose": {"loinc_also": ("14749-6", "2339-0", "15074-8"), "molar_mass": 180.156},
+    "lactate": {"loinc_also": ("32693-4", "2518-9"), "molar_mass": 90.078},
+    "magnesium": {"loinc_also": ("2601-3",), "molar_mass": 24.305},
+    "phosphate": {"loinc_also": ("14879-1",), "molar_mass": 30.974},
+    "potassium": {"loinc_also": ("6298-4",)},
+    "haematocrit": {"loinc_also": ("20570-8",)},
+    "leucocytes": {"loinc_also": ("26464-8",)},
+    "platelets": {"loinc_also": ("26515-7",)},
+    "ptt": {"loinc_also": ("3173-2",)},
+}
+
 # Wide enough for every living patient, and for how a monitor or laboratory writes its limits; beyond
 # them a number is a slip (FiO2 of 0.04 or 10, a potassium of 27) and refuses its hour.
 MEASURED = tuple(
-    _column(name, en, zh, unit=unit, loinc=loinc, low=low, high=high)
+    _column(name, en, zh, unit=unit, loinc=loinc, low=low, high=high, **_ALSO.get(name, {}))
     for name, en, zh, unit, loinc, low, high in (
         ("heart_rate", "Heart rate", "心率", "/min", "8867-4", 10, 300),
         ("spo2", "Oxygen saturation by pulse oximetry", "脉搏血氧饱和度", "%", "59408-5", 10, 100),
@@ -103,7 +132,17 @@ MART = Mart(
             high=100_000,
             required=True,
         ),
-        _column("age", "Age", "年龄", unit="a", loinc="30525-0", low=0, high=120, available="arrival"),
+        _column(
+            "age",
+            "Age",
+            "年龄",
+            unit="a",
+            loinc="30525-0",
+            low=0,
+            high=120,
+            available="arrival",
+            place="Patient.birthDate",
+        ),
         _column(
             "sex",
             "Sex",
@@ -111,6 +150,7 @@ MART = Mart(
             kind="category",
             available="arrival",
             categories=SEXES,
+            place="Patient.gender",
         ),
         _column(
             "icu_unit",

@@ -1,7 +1,7 @@
 """``ed_admission``: will this adult leave the emergency department for a hospital bed?"""
 
 from data.contract import Text
-from models.emergency import ADULT, ALIVE, GROUPS, HISTORY, STAYED
+from models.emergency import ADULT, ALIVE, GROUPS, HISTORY, STAYED, SUPPORT
 from models.spec import Ablation, Band, Boosting, Event, ModelSpec, Outcome
 
 SPEC = ModelSpec(
@@ -64,6 +64,7 @@ SPEC = ModelSpec(
             at_least=0.1,
             label=Text("Moderate", "中"),
             action=Text("Review once the first results are in.", "首批结果回报后复核。"),
+            card="info",
         ),
         Band(
             id="high",
@@ -73,6 +74,7 @@ SPEC = ModelSpec(
                 "Tell the bed manager; ask a senior to see the patient early.",
                 "通知床位管理，请上级医师尽早接诊。",
             ),
+            card="warning",
         ),
         Band(
             id="very_high",
@@ -82,10 +84,12 @@ SPEC = ModelSpec(
                 "Request a bed or a transfer now, in parallel with the work-up.",
                 "检查同时即申请床位或转院。",
             ),
+            card="warning",
         ),
     ),
     alert_at=0.3,
     subgroups=GROUPS,
+    support=SUPPORT,
     intended_use=Text(
         "Early planning of beds and transfers for adults at triage, by staff who see the patient.",
         "供接诊人员在分诊时为成年患者提前安排床位与转诊。",

@@ -1,7 +1,7 @@
 """``ed_critical_care``: will this adult need a critical care unit, or die, in this visit or stay?"""
 
 from data.contract import Text
-from models.emergency import ADULT, ALIVE, GROUPS, HISTORY, STAYED
+from models.emergency import ADULT, ALIVE, GROUPS, HISTORY, STAYED, SUPPORT
 from models.spec import Ablation, Band, Boosting, Event, Limits, ModelSpec, Outcome
 
 _VITALS = ("temperature", "heart_rate", "respiratory_rate", "sbp", "dbp", "spo2", "shock_index")
@@ -53,6 +53,7 @@ SPEC = ModelSpec(
             at_least=0.02,
             label=Text("Raised", "升高"),
             action=Text("Repeat the vital signs within 30 minutes.", "30分钟内复测生命体征。"),
+            card="info",
         ),
         Band(
             id="high",
@@ -62,6 +63,7 @@ SPEC = ModelSpec(
                 "A senior sees the patient at once; place under monitoring.",
                 "上级医师立即接诊，予以监护。",
             ),
+            card="warning",
         ),
         Band(
             id="very_high",
@@ -71,11 +73,13 @@ SPEC = ModelSpec(
                 "Resuscitation room; call critical care; plan the transfer upwards now.",
                 "进入抢救室，呼叫重症医学科，立即准备上转。",
             ),
+            card="critical",
         ),
     ),
     alert_at=0.06,
     benefit=(0.02, 0.2),
     subgroups=GROUPS,
+    support=SUPPORT,
     intended_use=Text(
         "A second look at adults at triage who may deteriorate, beside the nurse's acuity and NEWS2.",
         "在分诊时结合护士分级与NEWS2，对可能恶化的成年患者进行再次评估。",

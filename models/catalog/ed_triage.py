@@ -1,7 +1,7 @@
 """``ed_triage``: which level of urgency would the triage nurse give?"""
 
 from data.contract import Text
-from models.emergency import ALIVE, GROUPS, HISTORY
+from models.emergency import ALIVE, GROUPS, HISTORY, SUPPORT
 from models.spec import Ablation, Boosting, Event, Level, Limits, ModelSpec, Outcome, Triage
 
 # Five levels, as ESI, CTAS and KTAS count them; the national scheme has four, and its last takes two.
@@ -11,30 +11,35 @@ _LEVELS = (
         national="I",
         label=Text("Level 1, resuscitation", "一级（濒危）"),
         action=Text("See at once, in the resuscitation room.", "立即接诊，进入抢救室。"),
+        card="critical",
     ),
     Level(
         value=2,
         national="II",
         label=Text("Level 2, emergent", "二级（危重）"),
         action=Text("See within 15 minutes.", "15分钟内接诊。"),
+        card="warning",
     ),
     Level(
         value=3,
         national="III",
         label=Text("Level 3, urgent", "三级（急症）"),
         action=Text("See within 30 minutes.", "30分钟内接诊。"),
+        card="info",
     ),
     Level(
         value=4,
         national="IV",
         label=Text("Level 4, less urgent", "四级（亚急症）"),
         action=Text("See within an hour.", "60分钟内接诊。"),
+        card="info",
     ),
     Level(
         value=5,
         national="IV",
         label=Text("Level 5, not urgent", "五级（非急症）"),
         action=Text("See in turn; a fast track or a clinic may do.", "按序就诊，可至快速通道或门诊。"),
+        card="info",
     ),
 )
 
@@ -88,6 +93,7 @@ SPEC = ModelSpec(
     alert_at=0.5,
     benefit=(0.1, 0.4),
     subgroups=GROUPS,
+    support=SUPPORT,
     intended_use=Text(
         "A second opinion at the triage desk; the nurse decides.", "为分诊台提供参考意见，由护士决定。"
     ),

@@ -2,7 +2,7 @@
 
 from data.contract import Text
 from data.marts.inpatient_stay import DRUGS
-from models.spec import Ablation, Band, Boosting, Criterion, Event, Limits, ModelSpec, Outcome
+from models.spec import Ablation, Band, Boosting, Criterion, Event, Limits, ModelSpec, Outcome, Support
 
 _PRIOR = ("outpatient_visits", "emergency_visits", "inpatient_stays")
 
@@ -68,6 +68,7 @@ SPEC = ModelSpec(
             action=Text(
                 "Book a visit with the grassroots clinic within 14 days.", "14天内预约基层医疗机构随访。"
             ),
+            card="info",
         ),
         Band(
             id="high",
@@ -77,11 +78,23 @@ SPEC = ModelSpec(
                 "Call within 3 days; tele-consultation within 7; reconcile the medication.",
                 "3天内电话随访，7天内互联网复诊，核对用药。",
             ),
+            card="warning",
         ),
     ),
     alert_at=0.2,
     benefit=(0.08, 0.25),
     subgroups=("sex", "age", "site_tier", "race"),
+    support=Support(
+        measured=(
+            "admission_type",
+            "discharge_disposition",
+            "length_of_stay",
+            "medications",
+            "diagnosis_1",
+        ),
+        at_least=3,
+        novelty=0.99997,
+    ),
     intended_use=Text(
         "Planning follow-up at discharge: calls, tele-consultations, hand-over to a grassroots clinic.",
         "用于出院时安排随访：电话、互联网复诊及转回基层。",

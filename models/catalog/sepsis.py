@@ -2,7 +2,7 @@
 
 from data.contract import Text
 from data.marts.icu_hour import MEASURED
-from models.spec import Ablation, Band, Boosting, Event, Limits, ModelSpec, Outcome
+from models.spec import Ablation, Band, Boosting, Event, Limits, ModelSpec, Outcome, Support
 
 SPEC = ModelSpec(
     name="sepsis",
@@ -52,12 +52,18 @@ SPEC = ModelSpec(
                 "Examine for infection; lactate, cultures; if likely, treat by the sepsis bundle.",
                 "排查感染，送检乳酸与培养；若可能，按科室脓毒症集束化方案处理。",
             ),
+            card="warning",
         ),
     ),
     alert_at=0.02,
     alert_by="utility",
     benefit=(0.01, 0.1),
     subgroups=("sex", "age", "icu_unit"),
+    support=Support(
+        measured=("heart_rate", "spo2", "temperature", "sbp", "map", "respiratory_rate"),
+        at_least=2,
+        novelty=0.99997,
+    ),
     intended_use=Text(
         "A prompt to examine adults in intensive care for sepsis, hour by hour.",
         "逐小时提示重症监护成年患者的脓毒症排查。",

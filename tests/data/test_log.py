@@ -18,13 +18,11 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from data.errors import IntegrityError, UnavailableError, UsageError
 from data.log import schema
-from data.log.append import (
-    Entry,
-    LogWriter,
-    Stored,
-)
+from data.log.append import Entry, LogWriter, Stored
+from data.log.outcomes import OutcomeRow, record_outcomes
 from data.log.read import count, window
 from data.log.schema import connect, metadata, writing
+from data.log.seal import load_keyring
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -32,14 +30,16 @@ WORKER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 from data.log.append import Entry, LogWriter
 from data.log.schema import connect
+from data.log.seal import load_keyring
 
 path, name, most = sys.argv[1], sys.argv[2], int(sys.argv[3])
 print("here", flush=True)
 sys.stdin.readline()
 noon = datetime(2026, 11, 23, 12)
-writer = LogWriter(connect(path))
+writer = LogWriter(connect(path), load_keyring(Path(path).parent))
 
 def write(number):
     key = f"{name}-{number}"
@@ -57,11 +57,13 @@ writer.close()
 FULL_DISK = """
 import resource, signal, sys
 from data.errors import UnavailableError
+from pathlib import Path
 from data.log.append import Entry, LogWriter
 from data.log.schema import connect
+from data.log.seal import load_keyring
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-writer = LogWriter(connect(sys.argv[1]))
+writer = LogWriter(connect(sys.argv[1]), load_keyring(Path(sys.argv[1]).parent))
 assert writer.ready()
 hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
 resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))  # no file may grow: a full disk
@@ -112,8 +114,13 @@ def engine(path):
 
 
 @pytest.fixture
-def writer(engine):
-    with LogWriter(engine) as writer:
+def keyring(tmp_path):
+    return load_keyring(tmp_path)
+
+
+@pytest.fixture
+def writer(engine, keyring):
+    with LogWriter(engine, keyring) as writer:
         yield writer
 
 
@@ -124,7 +131,9 @@ def store(writer):
 
 def ids(engine):
     day = timedelta(days=1)
-    return window(engine, model="m", start=NOON - day, end=NOON + day)["prediction_id"].to_pylist()
+    return window(engine, keyring=None, model="m", start=NOON - day, end=NOON + day)[
+        "prediction_id"
+    ].to_pylist()
 
 
 # Opening
@@ -160,9 +169,9 @@ def test_a_log_opens_again_by_path_text_and_url(engine, path, store):
 def test_a_newer_log_is_refused(engine, path):
     with writing(engine) as connection:
         connection.execute(
-            update(schema.meta).where(schema.meta.c.key == "schema_version").values(value="2")
+            update(schema.meta).where(schema.meta.c.key == "schema_version").values(value="3")
         )
-    with pytest.raises(IntegrityError, match="schema version 2; this caremodels knows 1"):
+    with pytest.raises(IntegrityError, match="schema version 3; this caremodels knows 2"):
         connect(path)
 
 
@@ -214,8 +223,8 @@ def test_what_waits_is_written_in_one_transaction(engine, writer, path):
     assert count(engine, model="m") == 200
 
 
-def test_closing_writes_what_was_submitted(engine):
-    writer = LogWriter(engine)
+def test_closing_writes_what_was_submitted(engine, keyring):
+    writer = LogWriter(engine, keyring)
     futures = [writer.submit(entry(row())) for _ in range(200)]
     writer.close()
     assert all(future.done() for future in futures)
@@ -323,3 +332,10 @@ def test_processes_may_create_and_write_one_log_at_once(root, path):
     assert sorted(ids(engine)) == sorted(acknowledged)
     engine.dispose()
     assert len(acknowledged) == 200
+
+
+def test_an_outcome_from_another_site_is_of_an_unknown_prediction(engine, store):
+    store(row(prediction_id="here", site="a"), row(prediction_id="there", site="b"))
+    said = [OutcomeRow(prediction_id=name, outcome=1, observed_at=NOON) for name in ("here", "there")]
+    assert record_outcomes(engine, said, NOON, sites={"a"}).statuses == ("joined", "unknown")
+    assert record_outcomes(engine, said, NOON).statuses == ("repeated", "joined")

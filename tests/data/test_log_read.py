@@ -13,19 +13,11 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from data.errors import UsageError
-from data.log.append import (
-    Answer,
-    Entry,
-    LogWriter,
-    OutcomeCounts,
-    OutcomeRow,
-    Replay,
-    Stored,
-    find_answer,
-    record_outcomes,
-)
+from data.log.append import Answer, Entry, LogWriter, Replay, Stored, find_answer
+from data.log.outcomes import OutcomeCounts, OutcomeRow, record_outcomes
 from data.log.read import SCHEMA, batches, count, versions, window
 from data.log.schema import connect, outcome, prediction, writing
+from data.log.seal import load_keyring
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -41,6 +33,11 @@ def engine(tmp_path):
     engine = connect(tmp_path / "log.db")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def keyring(tmp_path):
+    return load_keyring(tmp_path)
 
 
 @pytest.fixture
@@ -76,7 +73,7 @@ def said(value, name=None, *, at=NOON + HOUR, **given):
 
 
 def read(engine, *, start=NOON - DAY, end=NOON + DAY, **given):
-    return window(engine, **{"model": "m", **given}, start=start, end=end)
+    return window(engine, **{"model": "m", "keyring": None, **given}, start=start, end=end)
 
 
 def known(engine):
@@ -93,19 +90,19 @@ def kept(engine):
 # Idempotency
 
 
-def test_a_key_is_answered_as_it_was_the_first_time(engine):
+def test_a_key_is_answered_as_it_was_the_first_time(engine, keyring):
     first, other = keyed(b"first"), keyed(b"second", body_hash="other")
-    assert find_answer(engine, "k") is None
-    with LogWriter(engine) as writer:
+    assert find_answer(engine, "k", keyring) is None
+    with LogWriter(engine, keyring) as writer:
         assert writer.submit(entry("a", first)).result() == Stored()
         assert writer.submit(entry("b", other)).result() == Replay(first)
-    assert find_answer(engine, "k") == first
+    assert find_answer(engine, "k", keyring) == first
     assert read(engine)["prediction_id"].to_pylist() == ["a"]
 
 
-def test_of_racing_requests_with_one_key_one_is_stored(tmp_path):
+def test_of_racing_requests_with_one_key_one_is_stored(tmp_path, keyring):
     engines = [connect(tmp_path / "log.db") for _ in range(4)]
-    writers = [LogWriter(engine) for engine in engines]
+    writers = [LogWriter(engine, keyring) for engine in engines]
     together = threading.Barrier(16)
 
     def request(number):
@@ -181,6 +178,19 @@ def test_an_encounter_means_its_scored_predictions_of_that_model(engine, add, re
     assert report(said(1, model="m", encounter="g"), said(1, refused)) == ("unknown", "joined")
 
 
+def test_what_a_challenger_silently_said_gets_the_same_outcome(engine, add, report):
+    shown = add(encounter="e")
+    silent = add(encounter="e", pointer="challenger", version="2", shadow_of=shown, used="silent")
+    assert report(said(1, shown)) == ("joined",)
+    both = read(engine, pointer=None).select(["prediction_id", "outcome"]).to_pydict()
+    assert both == {"prediction_id": [shown, silent], "outcome": [1, 1]}
+    assert report(said(0, model="m", encounter="e")) == ("revised",)
+    assert read(engine, pointer=None)["outcome"].to_pylist() == [0, 0]
+    # A caller does not know the challenger's id; a reviewer does.
+    assert report(said(1, silent, at=NOON + 2 * HOUR)) == ("revised",)
+    assert read(engine, pointer=None)["outcome"].to_pylist() == [0, 1]
+
+
 def test_a_report_counts_its_rows(engine, add):
     a = add()
     rows = [said(1, a), said(1, a), said(0, a), said(1, a), said(1, "nobody")]
@@ -253,6 +263,16 @@ def test_a_window_is_of_one_model_and_if_asked_of_one_version(engine, add):
     assert versions(engine, "nothing") == []
 
 
+def test_a_window_holds_what_was_answered_and_if_asked_what_was_silently_said(engine, add):
+    answered, silent = add(version="1"), add(version="2", pointer="challenger", used="silent")
+    assert read(engine)["prediction_id"].to_pylist() == [answered]
+    assert read(engine, pointer="challenger")["prediction_id"].to_pylist() == [silent]
+    assert read(engine, pointer=None)["used"].to_pylist() == ["answered", "silent"]
+    assert [count(engine, model="m", pointer=p) for p in ("champion", "challenger", None)] == [1, 1, 2]
+    assert versions(engine, "m") == ["1"]
+    assert versions(engine, "m", pointer="challenger") == ["2"]
+
+
 def test_an_empty_window_has_the_types_of_a_full_one(engine, add):
     empty = read(engine)
     add()
@@ -281,9 +301,16 @@ def test_what_was_logged_comes_back_as_it_was(engine, add):
         "reasons": None,
         "latency_ms": 3.5,
         "caller": "ehr",
+        "pointer": "challenger",
+        "shadow_of": "b",
+        "channel": "cds-hooks",
+        "used": "silent",
+        "level": 3,
+        "novelty": 99.5,
+        "conformal": '["1", "2"]',
     }
     add(**row)
-    (found,) = read(engine).to_pylist()
+    (found,) = read(engine, pointer=None).to_pylist()
     plain = {"model": "m", "version": "1", "at": NOON, "status": "scored"}
     assert found == {**row, **plain, "outcome": None, "outcome_observed_at": None}
 
@@ -291,7 +318,7 @@ def test_what_was_logged_comes_back_as_it_was(engine, add):
 def test_a_long_window_comes_in_pieces_of_one_moment(engine, add, monkeypatch):
     monkeypatch.setattr("data.log.read._CHUNK", 10)
     names = [add() for _ in range(25)]
-    pieces = batches(engine, model="m", start=NOON, end=NOON + DAY)
+    pieces = batches(engine, keyring=None, model="m", start=NOON, end=NOON + DAY)
     first = next(pieces)
     add()  # too late for a window that has begun
     sizes = [first.num_rows, *(piece.num_rows for piece in pieces)]

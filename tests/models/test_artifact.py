@@ -15,7 +15,7 @@ import xgboost as xgb
 from data.contract import check, sample
 from data.errors import IntegrityError, NotFoundError
 from data.marts.ed_visit import MART
-from models import artifact
+from models import artifact, tables
 from models import manifest as manifest_file
 from models.artifact import GOLDEN_ROWS
 from models.calibration import sigmoid
@@ -124,7 +124,7 @@ def test_a_format_that_is_not_known_is_refused(copy):
     manifest = msgspec.json.decode((copy / "manifest.json").read_bytes())
     manifest["format"] = manifest_file.FORMAT + 1
     (copy / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    with pytest.raises(IntegrityError, match="has format 4; this version reads 3"):
+    with pytest.raises(IntegrityError, match="has format 5; this version reads 4"):
         artifact.load(copy)
 
 
@@ -159,6 +159,28 @@ def test_golden_rows_catch_a_contract_that_grew_narrower(copy):
     vouch(copy, "mart.json")
     with pytest.raises(IntegrityError, match="answered differently"):
         artifact.load(copy)
+
+
+def test_explanations_that_are_not_xgboosts_are_refused_though_they_add_up(written, monkeypatch):
+    def shared_out(value, share):
+        said = shapley(value, share)
+        return np.broadcast_to(said.mean(axis=2, keepdims=True), said.shape)
+
+    shapley = tables.shapley
+    monkeypatch.setattr(tables, "shapley", shared_out)
+    with pytest.raises(IntegrityError, match="explanations are not XGBoost's on the golden rows"):
+        artifact.load(written)
+
+
+def test_trees_without_tables_are_loaded_and_explained_alike(written, loaded, cohort, monkeypatch):
+    monkeypatch.setattr(tables, "LARGEST", 0)
+    other = artifact.load(written)
+    assert not isinstance(other.explainer, type(loaded.explainer))
+    rows = {name: values[:50] for name, values in cohort.rows.items()}
+    before, after = loaded.score(rows), other.score(rows)
+    assert before.risk.tobytes() == after.risk.tobytes()
+    np.testing.assert_allclose(before.contributions, after.contributions, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(before.base_value, after.base_value, rtol=0, atol=1e-5)
 
 
 def test_golden_rows_belong_to_nobody(written, tiny):

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from data.home import Home
-from data.log.append import Entry, LogWriter, OutcomeRow, record_outcomes
+from data.log.append import Entry, LogWriter
+from data.log.outcomes import OutcomeRow, record_outcomes
 from data.log.schema import connect
+from data.log.seal import load_keyring
 from data.marts.ed_visit import MART
 from data.period import Period
 from models import conformal, novelty
@@ -107,6 +109,7 @@ class Log:
     def __init__(self, home, loaded):
         self.home, self.loaded = home, loaded
         self.engine = connect(home.log)
+        self.keyring = load_keyring(home.path)
         self.ids = (f"prediction-{number:07}" for number in itertools.count())
 
     def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1):
@@ -154,7 +157,7 @@ class Log:
         }
 
     def write(self, records):
-        with LogWriter(self.engine) as writer:
+        with LogWriter(self.engine, self.keyring) as writer:
             writer.submit(Entry(predictions=tuple(records))).result()
 
 

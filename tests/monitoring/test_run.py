@@ -17,8 +17,8 @@ from monitoring.drift import prepare, psi
 from monitoring.run import monitor
 
 SHAPE = {
-    "model", "version", "window", "n", "outcomes", "verdict", "columns", "performance", "alarms",
-    "proposed", "report",
+    "model", "version", "pointer", "window", "n", "outcomes", "verdict", "columns", "performance",
+    "alarms", "proposed", "report",
 }  # fmt: skip
 COLUMN = {"column", "site", "statistic", "value", "threshold", "drifted"}
 slow = pytest.mark.slow

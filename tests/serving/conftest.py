@@ -31,7 +31,7 @@ from models.artifact import Artifact
 from models.calibration import Calibration
 from models.cohort import select
 from models.manifest import Provenance
-from models.spec import Boosting
+from models.spec import Boosting, Support
 from serving.scorer import Scorer
 from training.build import build
 from training.split import Split
@@ -71,6 +71,13 @@ def scorer(demonstration) -> Scorer:
     return Scorer(artifact=demonstration, version="1", key=b"0123456789abcdef")
 
 
+@pytest.fixture
+def undemanding(demonstration) -> Scorer:
+    """One that answers anybody of its cohort: rows drawn at random are like no patient's."""
+    spec = replace(demonstration.spec, support=Support())
+    return Scorer(artifact=replace(demonstration, spec=spec), version="1", key=b"0123456789abcdef")
+
+
 def built(spec, mart, table, **about) -> Artifact:
     """A handful of trees on ``table``, made the way ``training.run`` makes them."""
     table = table.append_column("load_id", [["simulated"] * len(table)])
@@ -93,7 +100,8 @@ def triage() -> Artifact:
     visits = visits.set_column(place, visits.schema.field(place), level)
     fitted = built(catalog.load("ed_triage"), ed_visit.MART, visits)
     line = replace(fitted.calibration, sites={"county-01": 0.4})
-    return replace(fitted, calibration=line)
+    # Rows drawn at random are like no patient's.
+    return replace(fitted, calibration=line, spec=replace(fitted.spec, support=Support()))
 
 
 def stays(count: int, seed: int) -> pa.Table:
@@ -135,6 +143,7 @@ def sepsis() -> Artifact:
         catalog.load("sepsis"),
         features=("icu_hour", "age", "sex", "lactate", "heart_rate", "shock_index", "hours_before_icu"),
         comparators=(),
+        support=Support(),
         alert_by="declared",
         lookback=LOOKBACK,
     )

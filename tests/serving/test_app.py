@@ -10,12 +10,14 @@ import pytest
 from data.errors import UnavailableError
 from data.log.append import LogWriter
 from data.log.schema import connect
+from data.log.seal import load_keyring
 from models import artifact, release
-from serving import routes
+from serving import batching
+from serving.access.guard import Guard
 from serving.app import make_app
 from serving.deployed import Deployed
 from serving.metrics import Metrics
-from serving.routes import Runtime
+from serving.runtime import Runtime
 from serving.scorer import Scorer
 
 CANARY = "ZQcanary7411"
@@ -36,7 +38,15 @@ def ask(versions, triage, sepsis, tmp_path):
     deployed = Deployed(releases=releases, key=b"0123456789abcdef", demo=True)
     deployed.refresh()
     engine = connect(tmp_path / "log.db")
-    runtime = Runtime(deployed=deployed, engine=engine, log=LogWriter(engine), metrics=Metrics())
+    keyring = load_keyring(tmp_path)
+    runtime = Runtime(
+        deployed=deployed,
+        engine=engine,
+        log=LogWriter(engine, keyring),
+        keyring=keyring,
+        metrics=Metrics(),
+        guard=Guard(),
+    )
     app = make_app(lambda: runtime)
     client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here")
 
@@ -56,7 +66,7 @@ def test_an_error_that_nobody_foresaw_shows_no_value(ask, visit, monkeypatch, ca
     def fail(*_: object) -> None:
         raise ValueError(CANARY)
 
-    monkeypatch.setattr(Scorer, "predict", fail)
+    monkeypatch.setattr(Scorer, "predict_all", fail)
     response = ask("POST", PREDICT, json={"instances": [visit]})
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
@@ -76,9 +86,9 @@ def test_nothing_is_answered_that_is_not_written_down(ask, visit, monkeypatch):
 
 
 def test_many_instances_are_scored_in_a_thread(ask, visit):
-    answered = ask("POST", PREDICT, json={"instances": [visit] * (routes.MANY + 1)}).json()
+    answered = ask("POST", PREDICT, json={"instances": [visit] * (batching.MANY + 1)}).json()
     assert len({p["risk"] for p in answered["predictions"]}) == 1
-    assert len({p["prediction_id"] for p in answered["predictions"]}) == routes.MANY + 1
+    assert len({p["prediction_id"] for p in answered["predictions"]}) == batching.MANY + 1
 
 
 def test_the_figures_of_one_process_are_shown_without_a_folder_for_several(ask, monkeypatch):

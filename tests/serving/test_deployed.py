@@ -99,7 +99,7 @@ def test_a_version_that_is_withdrawn_answers_nothing(deployed):
 
 def test_a_version_withdrawn_while_the_pointers_are_read_is_no_fault(deployed, monkeypatch, caplog):
     (deployed.releases / "ed_admission" / "champion").unlink()
-    monkeypatch.setattr(release, "models", lambda _: ["ed_admission"])
+    monkeypatch.setattr(release, "models", lambda *_: ["ed_admission"])
     deployed.refresh()
     assert deployed.scorers == deployed.faults == {}
     assert not caplog.records
@@ -129,3 +129,24 @@ def test_a_model_that_fails_does_not_hold_up_the_others(deployed, monkeypatch):
 def test_a_folder_that_is_no_artifact_is_an_integrity_error(versions, tmp_path):
     with pytest.raises(IntegrityError):
         release.publish(tmp_path, Path(versions["3"]), model="ed_admission", version="3")
+
+
+def test_a_challenger_is_beside_the_champion_and_its_faults_are_its_own(deployed):
+    release.point(deployed.releases, model="ed_admission", pointer="challenger", version="2")
+    deployed.refresh()
+    assert deployed["ed_admission"].version == "1"
+    assert deployed.challengers["ed_admission"].version == "2"
+    release.point(deployed.releases, model="ed_admission", pointer="challenger", version="3")
+    deployed.refresh()
+    assert deployed.challengers["ed_admission"].version == "2"
+    assert set(deployed.silent_faults) == {"ed_admission"}
+    assert deployed.ready
+    release.unpoint(deployed.releases, model="ed_admission", pointer="challenger")
+    deployed.refresh()
+    assert deployed.challengers == {}
+
+
+def test_a_model_that_was_withdrawn_is_unavailable_though_nobody_declares_it(deployed):
+    (deployed.releases / "of_another_catalog" / "1").mkdir(parents=True)
+    with pytest.raises(UnavailableError):
+        deployed["of_another_catalog"]

@@ -18,8 +18,9 @@ from data.source import Origin
 from data.store import open_store
 from models import artifact, release
 from models.feature import show_cell
-from serving import batch, tables
 from serving.answers import Scored
+from serving.batch import run as batch
+from serving.batch import tables
 from serving.schema import Context, PredictRequest, read_predict
 from serving.scorer import Receipt, Scorer
 

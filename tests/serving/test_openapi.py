@@ -8,6 +8,7 @@ import json
 import msgspec
 import pytest
 
+from serving.app import ROUTES
 from serving.openapi import document
 from serving.schema import read_predict
 from serving.scorer import Receipt
@@ -41,7 +42,10 @@ def test_openapi_is_whole(tiny):
             assert all(status.isdigit() for status in operation["responses"])
             assert all(answer["description"] for answer in operation["responses"].values())
     asked = described["paths"]["/v1/ed_admission/predict"]["post"]
-    assert set(asked["responses"]) == {"200", "404", "409", "413", "415", "422", "500", "503"}
+    statuses = {200, 401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503}
+    assert set(asked["responses"]) == {str(status) for status in statuses}
+    assert described["security"] == [{"bearer": []}]
+    assert described["paths"]["/openapi.json"]["get"]["security"] == []
     # JSON has no NaN and no infinity: the document survives a strict reader.
     assert json.dumps(described, allow_nan=False)
 
@@ -111,3 +115,13 @@ def test_openapi_is_whole_with_models_of_every_kind(tiny, triage, sepsis, severa
         assert items["discriminator"]["mapping"]["scored"] == f"#/components/schemas/{name}_scored"
         assert {"$ref": f"#/components/schemas/{name}_scored"} in items["anyOf"]
     assert "Scored" not in schemas
+
+
+def test_every_route_is_in_the_document(tiny, triage):
+    described = document([tiny, triage])["paths"]
+    for route in ROUTES:
+        if route.method == "OPTIONS" or route.path.endswith("/model-card"):
+            continue  # a browser's own question, and a page
+        path = route.path.replace("{model}", "ed_triage").replace("{id}", "ed_triage-patient-view")
+        said = described[path][route.method.lower()]
+        assert (said.get("security") == []) == (route.needs is None), path

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from models import release
+
 pytestmark = pytest.mark.slow
 
 
@@ -173,6 +175,7 @@ def test_a_demonstration_is_not_served_for_care(serve):
 
 def test_a_worker_imports_nothing_heavy():
     heavy = {"mlflow", "shap", "evidently", "sklearn", "pandas", "matplotlib", "duckdb", "ibis"}
+    heavy |= {"alembic", "sqlglot", "optuna", "opentelemetry.exporter", "training", "monitoring"}
     code = (
         "import sys, serving.service as s; early = set(sys.modules); s._prepare_xgboost();"
         "import serving.app, serving.deployed; print(*early); print(*sys.modules)"
@@ -182,3 +185,40 @@ def test_a_worker_imports_nothing_heavy():
     assert not heavy & late
     assert not {"xgboost", "numpy", "pyarrow"} & early  # the process that starts the workers
     assert "xgboost" in late
+
+
+def test_a_worker_carries_no_process_manager(server):
+    for worker in server.workers:
+        mapped = "\n".join(region.path for region in worker.memory_maps())
+        assert "site-packages/msgspec/" in mapped
+        assert not [name for name in ("zmq", "tornado") if f"site-packages/{name}/" in mapped]
+
+
+def test_every_line_that_the_server_says_is_an_object_of_json(server, visit, waiting):
+    server.predict(visit, visit | {"sbp": 888})
+    waiting(lambda: server.said.count("ready: ed_admission 1") >= 2)
+    lines = [line for line in server.said.splitlines() if not line.startswith("caremodels: ")]
+    events = [json.loads(line) for line in lines]
+    assert {"time", "level", "logger", "process", "event"} <= set.intersection(*map(set, events))
+    assert "ready: ed_admission 1" in {event["event"] for event in events}
+
+
+def test_a_challenger_that_cannot_be_loaded_is_shown_and_makes_nothing_unready(
+    server, visit, versions, waiting
+):
+    shutil.copytree(versions["3"], server.releases / "ed_admission" / "3", dirs_exist_ok=True)
+    release.point(server.releases, model="ed_admission", pointer="challenger", version="3")
+    broken = 'caremodels_version_faults{model="ed_admission",pointer="challenger"} 2.0'
+    waiting(lambda: broken in server.client.get("/metrics").text)
+    assert [server.client.get("/readyz").status_code for _ in range(4)] == [200] * 4
+    assert server.predict(visit).status_code == 200
+    (server.releases / "ed_admission" / "challenger").unlink()
+    waiting(lambda: broken.replace("2.0", "0.0") in server.client.get("/metrics").text)
+
+
+def test_the_metrics_say_what_is_served_and_what_a_request_does(server, visit):
+    server.predict(visit)
+    shown = server.client.get("/metrics").text
+    served = 'caremodels_version_served{model="ed_admission",pointer="champion",version="1"} 2.0'
+    assert served in shown
+    assert "caremodels_log_waiting 0.0" in shown

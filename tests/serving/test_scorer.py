@@ -57,8 +57,8 @@ def sample_and_risk(tiny, instances):
 
 
 @pytest.mark.parametrize("top", [None, 0, 1, 5, 1000])
-def test_every_explanation_adds_up_whatever_is_listed(scorer, instances, tiny, top):
-    for answer in ask(scorer, *instances, top=top).predictions:
+def test_every_explanation_adds_up_whatever_is_listed(undemanding, instances, tiny, top):
+    for answer in ask(undemanding, *instances, top=top).predictions:
         assert isinstance(answer, Scored)
         assert risk_of(answer) == pytest.approx(answer.risk, abs=1e-5)
         listed = len(tiny.features.features) if top is None else min(top, len(tiny.features.features))
@@ -76,10 +76,10 @@ def test_other_is_the_sum_of_what_is_not_listed(scorer, visit):
     assert short.explanation.contributions == whole.explanation.contributions[:3]
 
 
-def test_a_batch_is_its_rows_one_by_one_bit_for_bit(scorer, sample_and_risk):
+def test_a_batch_is_its_rows_one_by_one_bit_for_bit(undemanding, sample_and_risk):
     instances, risk = sample_and_risk
-    batch = ask(scorer, *instances).predictions
-    single = [ask(scorer, instance).predictions[0] for instance in instances]
+    batch = ask(undemanding, *instances).predictions
+    single = [ask(undemanding, instance).predictions[0] for instance in instances]
     assert [a.risk for a in batch] == [a.risk for a in single] == risk.tolist()
     assert [a.explanation for a in batch] == [a.explanation for a in single]
     sent = msgspec.json.decode(msgspec.json.encode(batch))
@@ -296,11 +296,11 @@ def test_a_site_with_an_intercept_of_its_own_moves_risk_and_base_value(scorer, v
     assert shifted.risk == known.risk
 
 
-def test_the_set_is_of_the_outcomes_that_the_risk_does_not_rule_out(scorer, sample_and_risk):
+def test_the_set_is_of_the_outcomes_that_the_risk_does_not_rule_out(undemanding, sample_and_risk):
     instances, risk = sample_and_risk
-    rows = check(scorer.artifact.mart.columns, instances).rows
-    sets = scorer.artifact.sets(rows, np.log(risk / (1 - risk)))
-    answers = ask(scorer, *instances).predictions
+    rows = check(undemanding.artifact.mart.columns, instances).rows
+    sets = undemanding.artifact.sets(rows, np.log(risk / (1 - risk)))
+    answers = ask(undemanding, *instances).predictions
     assert [answer.conformal.classes for answer in answers] == [
         tuple(np.flatnonzero(row).tolist()) for row in sets
     ]
@@ -309,11 +309,15 @@ def test_the_set_is_of_the_outcomes_that_the_risk_does_not_rule_out(scorer, samp
     assert sent["conformal"] == {"set": list(answers[0].conformal.classes), "coverage": 0.9}
 
 
-def test_the_novelty_is_the_share_of_training_rows_that_are_less_strange(scorer, instances, visit):
-    rows = check(scorer.artifact.mart.columns, instances).rows
-    answers = ask(scorer, *instances).predictions
-    assert [answer.novelty for answer in answers] == scorer.artifact.novelty.percentile(rows).tolist()
-    [usual, odd] = ask(scorer, visit, visit | {"temperature": 25, "sbp": 300, "dbp": 20}).predictions
+def test_the_novelty_is_the_share_of_training_rows_that_are_less_strange(undemanding, instances, visit):
+    rows = check(undemanding.artifact.mart.columns, instances).rows
+    answers = ask(undemanding, *instances).predictions
+    assert [answer.novelty for answer in answers] == undemanding.artifact.novelty.percentile(
+        rows
+    ).tolist()
+    [usual, odd] = ask(
+        undemanding, visit, visit | {"temperature": 25, "sbp": 300, "dbp": 20}
+    ).predictions
     assert usual.novelty < 0.99 < odd.novelty <= 1
 
 
@@ -350,3 +354,20 @@ def test_whatever_a_field_holds_it_is_answered_or_refused(demonstration, data):
     assert isinstance(answer, Scored | Abstained | Refused)
     if isinstance(answer, Scored):
         assert risk_of(answer) == pytest.approx(answer.risk, abs=1e-5)
+
+
+def test_too_little_measured_or_too_strange_is_no_risk_and_says_why(scorer, visit):
+    odd = visit | {"temperature": 44.9, "spo2": 41, "sbp": 31, "dbp": 11}
+    answered = ask(scorer, visit, {"age": 50, "sex": "male"}, odd, {"age": 3})
+    scored, little, strange, child = answered.predictions
+    assert isinstance(scored, Scored)
+    assert {reason.rule for reason in little.reasons} == {"missing"}
+    assert {reason.rule for reason in strange.reasons} == {"novelty"}
+    assert "temperature" in {reason.field for reason in strange.reasons}
+    assert {reason.rule for reason in child.reasons} == {"cohort"}
+    for record in answered.records[1:]:
+        assert record["status"] == "abstained"
+        assert record.get("risk") is None
+        assert record["inputs"]
+    assert answered.records[2]["novelty"] > 0.9999
+    assert "novelty" not in answered.records[3]

@@ -15,6 +15,7 @@ from data.errors import ContractError
 from data.pseudonym import keyed_hash
 from models.feature import show_cell
 from models.series import SERIES
+from models.spec import Support
 from serving.answers import Refused, Scored
 from serving.problems import refusal
 from serving.reading import RISES
@@ -224,3 +225,13 @@ def test_the_log_keeps_of_a_refused_series_each_rule_once_and_no_value(scorer, c
 def test_a_request_of_a_thousand_rows_is_answered_by_its_last(scorer):
     rows = [hour(number, heart_rate=60 + number % 90) for number in range(1, 1001)]
     assert said(one(scorer, rows)) == said(one(scorer, rows[-6:]))
+
+
+def test_what_was_measured_within_the_lookback_counts(sepsis):
+    spec = replace(sepsis.spec, support=Support(measured=("heart_rate", "lactate"), at_least=1))
+    scorer = Scorer(artifact=replace(sepsis, spec=spec), version="1", key=KEY)
+    rows = [hour(1, heart_rate=90), *(hour(1 + later) for later in range(1, spec.lookback + 1))]
+    # The hour itself is the first of the lookback: the last row but one still sees the heart rate.
+    assert isinstance(one(scorer, rows[:-1]), Scored)
+    [reason] = one(scorer, rows).reasons
+    assert reason.rule == "missing"

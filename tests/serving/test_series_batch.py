@@ -21,8 +21,9 @@ from data.source import Origin
 from data.store import open_store
 from models import artifact, release
 from models.feature import show_cell
-from serving import batch, blocks, parts, tables
 from serving.answers import Refused, Scored
+from serving.batch import blocks, parts, tables
+from serving.batch import run as batch
 from serving.schema import Context, PredictRequest
 from serving.scorer import Receipt, Scorer
 

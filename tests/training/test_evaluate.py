@@ -28,7 +28,7 @@ from training.split import Split
 
 MEASURED = {"n", "events", "auroc", "auprc", "brier", "brier_skill", "calibration", "at_threshold"}
 BUNDLE = MEASURED | {"intervals", "groups", "sites", "net_benefit", "weighted", "comparators", "triage"}
-BUNDLE |= {"utility", "conformal", "novelty", "importance", "flow"}
+BUNDLE |= {"utility", "conformal", "novelty", "poor_inputs", "importance", "flow"}
 
 
 def built(spec, mart, table):
@@ -377,6 +377,7 @@ def test_tables_are_tidy_and_hold_what_the_bundle_does(figures):
         "net_benefit",
         "conformal",
         "novelty",
+        "poor_inputs",
         "importance",
         "flow",
         "ablations",

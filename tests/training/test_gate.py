@@ -108,6 +108,13 @@ def test_a_good_version_passes_every_criterion():
     ]
 
 
+def test_a_logistic_regression_is_held_to_the_trees_beside_it():
+    linear, trees = replace(SPEC, learner="logistic"), "AUROC over boosted trees, lower 95 % bound"
+    assert failed(GOOD, linear) == [trees]
+    beside = {"boosted_trees": {"model_minus_this": {"auroc": {"value": 0.0, "low": 0.0, "high": 0.01}}}}
+    assert failed({**GOOD, "comparators": beside}, linear) == []
+
+
 @pytest.mark.parametrize(
     ("change", "criterion"),
     [

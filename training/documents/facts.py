@@ -280,6 +280,7 @@ def handling(b: Bundle) -> list[str]:
         if b.spec.at_request(b.mart)
         else "No rule about who is in the cohort can be asked of a request: the caller must hold to it.",
     ]
+    found += _withholds(b)
     imputed = next((a.name for a in b.spec.ablations if a.imputed), None)
     without = at(b.figures, "ablations", imputed or "", "auroc")
     if without is not None:
@@ -293,6 +294,40 @@ def handling(b: Bundle) -> list[str]:
             "How unlike the training rows someone's inputs are is scored beside the risk:"
             f" {percent(strange)} of the test rows are stranger than 99% of the training rows."
         )
+    return found
+
+
+def _withholds(b: Bundle) -> list[str]:
+    """When no risk is given, how often that is, and how it fares as inputs go missing."""
+    declared, found = b.spec.support, []
+    abstained = at(b.figures, "poor_inputs", "abstained") or {}
+
+    def often(rule: str) -> str:
+        return f" ({percent(abstained[rule])} of the test rows)" if rule in abstained else ""
+
+    if declared.at_least:
+        names = ", ".join(declared.measured)
+        found.append(
+            f"No risk is given where fewer than {declared.at_least} of {names} were"
+            f" measured{often('missing')}."
+        )
+    if declared.novelty < 1:
+        found.append(
+            "No risk is given where what was measured is stranger than in"
+            f" {declared.novelty:.2%} of the training rows{often('novelty')}."
+        )
+    if declared.largest_set is not None:
+        found.append(
+            f"No risk is given where the prediction set holds more than {declared.largest_set}"
+            f" classes{often('ambiguous')}."
+        )
+    found += [
+        f"With {percent(row['share'])} of the inputs withheld at random the AUROC is"
+        f" {number(row['auroc'])}, observed / expected {number(row['oe'], 2)}, and"
+        f" {percent(row['answered'])} would be answered."
+        for row in at(b.figures, "poor_inputs", "withheld") or ()
+        if row["share"] and row["auroc"] is not None
+    ]
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from models.artifact import LOGISTIC
+from models.artifact import LOGISTIC, TREES
 from models.comparator import MAJORITY
 from models.scores import SCORES
 
@@ -14,6 +14,7 @@ NONE = "–"
 
 COMPARATORS = {
     LOGISTIC: "Logistic regression",
+    TREES: "Boosted trees",
     MAJORITY: "The same risk for everybody",
     **{name: score.label.en for name, score in SCORES.items()},
 }

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from data.contract import ARROW_TYPES, Checked, Mart, check
 from data.errors import ContractError
-from models import artifact
+from models import artifact, support
 from models.artifact import Artifact
 from models.calibration import sigmoid
 from models.series import SERIES, Line
@@ -125,8 +125,22 @@ class Answers:
                 status[position], reasons[position] = REFUSED, [BROKEN]
         positions = np.flatnonzero(status == SCORED)
         # All rows make the matrix, since those of a series look back on one another.
-        matrix = loaded.features.matrix(rows)[(np.cumsum(checked.kept) - 1)[positions]]
+        place = (np.cumsum(checked.kept) - 1)[positions]
+        matrix = loaded.features.matrix(rows)[place]
         site = table[loaded.mart.site].to_numpy()[positions]
+
+        scored = loaded.score_matrix(matrix, site) if self.explain else None
+        if scored is not None:
+            margin = scored.margin
+            for position in positions[~scored.additive]:
+                reasons[position] = [UNSOUND]
+        else:
+            margin = loaded.margin(matrix, site) if len(positions) else np.empty(0)
+        asked = {name: values[place] for name, values in rows.items()}
+        withheld = support.reasons(loaded, asked, support.broken(loaded, asked, matrix, margin))
+        for rank, said in withheld.items():
+            status[positions[rank]] = ABSTAINED
+            reasons[positions[rank]] = [f"{one.field}: {one.why.en}" for one in said]
 
         def spread(values: npt.NDArray[Any]) -> pa.Array:
             """Values of the scored rows at their places; null elsewhere."""
@@ -135,15 +149,9 @@ class Answers:
             return pa.array(filled, mask=status != SCORED)
 
         explained = {}
-        if self.explain:
-            scored = loaded.score_matrix(matrix, site)
-            margin = scored.margin
-            for position in positions[~scored.additive]:
-                reasons[position] = [UNSOUND]
+        if scored is not None:
             for feature, values in zip(loaded.features.features, scored.contributions.T, strict=True):
                 explained[f"{_SENT}{feature.name}"] = spread(values)
-        else:
-            margin = loaded.margin(matrix, site) if len(positions) else np.empty(0)
         bands = loaded.spec.bands
         band = np.searchsorted([band.at_least for band in bands], sigmoid(margin), side="right") - 1
         levels = {}
@@ -202,7 +210,7 @@ def _fates(loaded: Artifact, checked: Checked) -> tuple[npt.NDArray[np.intp], li
         met = criterion.met(loaded.mart[criterion.column], checked.rows)
         for position in kept[~met]:
             status[position] = ABSTAINED
-            reasons[position].append(criterion.reason.en)
+            reasons[position].append(f"{criterion.column}: {criterion.reason.en}")
     return status, reasons
 
 

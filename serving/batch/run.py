@@ -28,15 +28,15 @@ from data.store import Store, open_store
 from data.terminal import Stage
 from models import catalog, release
 from models.manifest import NOTICE
-from serving import blocks, parts
-from serving.blocks import Block
-from serving.parts import OURS, Parts
-from serving.tables import STATUS, UNSOUND, Answers, named
+from serving.batch import blocks, parts
+from serving.batch.blocks import Block
+from serving.batch.parts import OURS, Parts
+from serving.batch.tables import STATUS, UNSOUND, Answers, named
 
 JOINING = 0.05
 """The share of the time that goes into making one file of the parts."""
-EXPLAINED = 10
-"""How many times finer a period is cut whose rows are explained: each takes 20 times as long."""
+EXPLAINED = 4
+"""How many times finer a period is cut whose rows are explained: each takes more time and more room."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
