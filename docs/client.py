@@ -5,7 +5,7 @@
 
 reads which fields the model takes and holds the input to it before it leaves; predicts; prints the
 risk, its band and the reasons; with ``--outcome 1`` also reports what happened. An API key is taken from
-CAREMODELS_KEY. Exit codes: 0 done, 1 refused by the service, 2 an input that does not fit.
+CAREMODELS_API_KEY. Exit codes: 0 done, 1 refused by the service, 2 an input that does not fit.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> int:
     options = parser.parse_args()
     instance = json.load(sys.stdin)
     units = dict(unit.split("=", 1) for unit in options.unit)
-    key = os.environ.get("CAREMODELS_KEY")
+    key = os.environ.get("CAREMODELS_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     with httpx.Client(base_url=options.url, headers=headers, timeout=10) as client:
         document = answered(client.get("/openapi.json"))

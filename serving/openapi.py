@@ -78,6 +78,8 @@ def document(artifacts: Sequence[Artifact]) -> dict[str, Any]:
     for schema in schemas.values():
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())
+    named = ({"required": ["prediction_id"]}, {"required": ["model", "encounter_id"]})
+    schemas["OutcomeItem"]["anyOf"] = list(named)
     untyped = {name: schemas.pop(name) for name in _OWN}
     reports = {"type": "array", "maxItems": MOST_OUTCOMES, "items": outcome}
     paths: dict[str, Any] = {
@@ -128,6 +130,7 @@ def _model_schemas(artifact: Artifact, untyped: Mapping[str, Any]) -> dict[str, 
         "items": {"$ref": f"{_SCHEMAS}{model}_instance"},
         "description": "One object a patient",
     }
+    request["units"] |= {"propertyNames": {"enum": [column.name for column in artifact.mart.columns]}}
     if spec.lookback is None:
         del context["series_id"]
     else:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -36,12 +37,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from data.errors import CaremodelsError, ConflictError, UnavailableError, UsageError
 from data.log.insert import Insert
 from data.log.purge import ANSWERS_KEPT, forget_answers
-from data.log.schema import answer, guarded, meta, prediction, reason, writing
+from data.log.schema import answer, checkpoint, guarded, meta, prediction, reason, writing
 from data.log.seal import KeyReplacedError, Keyring, Seal, SealedError, answer_of
 
 _log = logging.getLogger(__name__)
 _COLUMNS = frozenset(prediction.c.keys())
 _NOT_NOW = (OperationalError, PoolTimeoutError, OSError)
+_TIDY = 1.0
+"""Seconds between two looks at the journal of SQLite."""
 _SWEEP = 600.0
 """Seconds between two looks for stored answers that are too old to be kept."""
 
@@ -100,12 +103,14 @@ class LogWriter:
         self._keyring = keyring
         self._insert = Insert(prediction, engine.dialect)
         self._insert_answers = Insert(answer, engine.dialect)
-        self._sweep_at = time.monotonic() + _SWEEP
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._gate = threading.Lock()  # nothing may be queued behind close()'s None
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
+        self._over = threading.Event()
+        self._tidier = threading.Thread(target=self._tidy, name="prediction-log-tidy", daemon=True)
+        self._tidier.start()
 
     def submit(self, entry: Entry) -> Future[Written]:
         """Queue ``entry``; the future is done once it is on disk, or fails with UnavailableError.
@@ -144,6 +149,8 @@ class LogWriter:
                 self._closed = True
                 self._jobs.put(None)
         self._thread.join()
+        self._over.set()
+        self._tidier.join()
 
     def __enter__(self) -> Self:
         return self
@@ -164,7 +171,6 @@ class LogWriter:
             jobs = [job for job in waiting if job and job.future.set_running_or_notify_cancel()]
             if jobs:
                 self._settle(jobs)
-            self._sweep()
 
     def _settle(self, jobs: Sequence[_Job], *, again: Literal["lost", "raced"] | None = None) -> None:
         """Write the jobs in one transaction; where a row is at fault, halve until it stands alone."""
@@ -244,15 +250,17 @@ class LogWriter:
             connection.execute(probe.values(value=str(time.time_ns())))
         return results
 
-    def _sweep(self) -> None:
-        """Forget the answers that are too old; what fails is done the next time."""
-        if time.monotonic() < self._sweep_at:
-            return
-        self._sweep_at = time.monotonic() + _SWEEP
-        try:
-            forget_answers(self._engine, before=datetime.now(UTC) - ANSWERS_KEPT)
-        except (SQLAlchemyError, OSError) as exc:
-            _log.warning("stored answers cannot be swept: %s", reason(exc))
+    def _tidy(self) -> None:
+        """What must be done now and then, beside the writing; what fails is done the next time."""
+        sweep_at = time.monotonic() + _SWEEP
+        while not self._over.wait(_TIDY):
+            try:
+                checkpoint(self._engine)
+                if time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + _SWEEP
+                    forget_answers(self._engine, before=datetime.now(UTC) - ANSWERS_KEPT)
+            except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+                _log.warning("the prediction log cannot be tidied: %s", reason(exc))
 
 
 def find_answer(engine: Engine, key_hash: str, keyring: Keyring) -> Answer | None:

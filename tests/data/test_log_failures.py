@@ -332,7 +332,27 @@ def test_answers_are_forgotten_after_a_day_and_not_before(log, keyring, monkeypa
         assert writer.ready()
         assert find_answer(log, "old", keyring)
     monkeypatch.setattr(append, "_SWEEP", 0.0)
-    with LogWriter(log, keyring) as writer:
-        assert writer.ready()
+    monkeypatch.setattr(append, "_TIDY", 0.01)
+    with LogWriter(log, keyring):
+        deadline = time.monotonic() + 30
+        while find_answer(log, "old", keyring) and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert [name for name in ages if find_answer(log, name, keyring)] == ["young", "future"]
     assert forget_answers(log, before=now) == 1
+
+
+def test_the_journal_of_sqlite_is_brought_in_while_answers_are_written(tmp_path, keyring, monkeypatch):
+    monkeypatch.setattr(append, "_TIDY", 0.01)
+    engine = connect(tmp_path / "log.db")
+    try:
+        with LogWriter(engine, keyring) as writer:
+            before = (tmp_path / "log.db").stat().st_size
+            for number in range(200):
+                writer.submit(entry(row(prediction_id=f"tidied-{number}"))).result()
+            deadline = time.monotonic() + 30
+            while (tmp_path / "log.db").stat().st_size == before and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert (tmp_path / "log.db").stat().st_size > before
+        assert count(engine, model="m") == 200
+    finally:
+        engine.dispose()

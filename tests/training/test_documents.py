@@ -11,6 +11,7 @@ import pytest
 from data.contract import Column, Text
 from data.errors import ContractError
 from models.ledger import RECALIBRATE, Entry
+from models.spec import Support
 from training import card, gate
 from training.documents import facts, hti1, people, results, rows, tables, tripod
 from training.documents.bundle import Bundle
@@ -313,3 +314,18 @@ def test_a_figure_below_an_absent_one_is_absent():
     assert at({"a": {"b": 0}}, "a", "b") == 0
     assert at({"a": None}, "a", "b", default="-") == "-"
     assert at({"a": 3}, "a", "b") is None
+
+
+def test_the_card_says_when_no_risk_is_given_and_how_it_fares_with_less(bundle):
+    declared = Support(measured=("heart_rate", "shock_index"), at_least=1, novelty=0.99997, largest_set=1)
+    told = {
+        "rows": 500,
+        "abstained": {"any": 0.04, "missing": 0.03, "novelty": 0.01, "ambiguous": 0.0},
+        "withheld": [{"share": 0.5, "answered": 0.9, "auroc": 0.791, "oe": 0.86}],
+    }
+    figures = {**bundle.figures, "poor_inputs": told}
+    said = facts.handling(replace(bundle, figures=figures, spec=replace(bundle.spec, support=declared)))
+    assert any("fewer than 1 of heart rate, shock_index" in line and "(3.0%" in line for line in said)
+    assert any("99.997% of the training rows (1.0%" in line for line in said)
+    assert any("more than 1 classes (0%" in line for line in said)
+    assert any("With 50% of the inputs" in line and "0.791" in line and "90%" in line for line in said)

@@ -306,7 +306,8 @@ def _withholds(b: Bundle) -> list[str]:
         return f" ({percent(abstained[rule])} of the test rows)" if rule in abstained else ""
 
     if declared.at_least:
-        names = ", ".join(declared.measured)
+        columns = b.mart.by_name
+        names = ", ".join(columns[n].label.en.lower() if n in columns else n for n in declared.measured)
         found.append(
             f"No risk is given where fewer than {declared.at_least} of {names} were"
             f" measured{often('missing')}."
@@ -314,7 +315,7 @@ def _withholds(b: Bundle) -> list[str]:
     if declared.novelty < 1:
         found.append(
             "No risk is given where what was measured is stranger than in"
-            f" {declared.novelty:.2%} of the training rows{often('novelty')}."
+            f" {declared.novelty * 100:.6g}% of the training rows{often('novelty')}."
         )
     if declared.largest_set is not None:
         found.append(
