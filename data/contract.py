@@ -130,7 +130,8 @@ class Mart:
 
     ``key`` names the columns that no two rows share; ``encounter`` the one under which predictions
     and outcomes meet. ``time`` is the event on the site's wall clock. Where a mart has an ``order``
-    (a whole number), a row may give that instead of a time.
+    (a whole number), a row may give that instead of a time. ``classes`` are those of a FHIR Encounter
+    (ActCode) that it is about; none: any.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Mart:
     time: str
     order: str | None = None
     weight: str | None = None
+    classes: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Column]:

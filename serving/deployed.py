@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data.errors import CaremodelsError, NotFoundError, UnavailableError
 from models import artifact, catalog, release
@@ -14,6 +16,7 @@ from models.release import Pointer
 from serving.scorer import Scorer
 
 logger = logging.getLogger(__name__)
+HEADLINE = ("n", "events", "auroc", "auprc", "brier", "calibration", "at_threshold")
 RETRY_SECONDS = 15.0
 """A version that cannot be served is tried again: its files may be put right under it."""
 
@@ -100,12 +103,20 @@ class Deployed:
             return ""
 
     def _load(self, model: str, version: str) -> Scorer:
-        loaded = artifact.load(self.releases / model / version)
+        folder = self.releases / model / version
+        loaded = artifact.load(folder)
         if loaded.manifest.provenance.use == "demonstration" and not self.demo:
             raise UnavailableError(
                 f"{model} {version} is for demonstration, not for care: it is served with --demo only"
             )
-        return Scorer(artifact=loaded, version=version, key=self.key)
+        return Scorer(artifact=loaded, version=version, key=self.key, metrics=_headline(folder))
+
+
+def _headline(folder: Path) -> dict[str, Any]:
+    """What a version's evaluation says of it at a glance."""
+    file = folder / "evaluation.json"
+    figures = json.loads(file.read_bytes()) if file.is_file() else {}
+    return {name: figures[name] for name in HEADLINE if name in figures}
 
 
 def _fault(model: str, version: str, error: Exception) -> Fault:

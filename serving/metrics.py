@@ -124,6 +124,8 @@ class Metrics:
     def watch(self, served: Served, faults: Collection[tuple[str, str]]) -> None:
         """What stands now; to be called every second. ``faults``: model and pointer."""
         _stand(self._served, self._shown, set(served))
+        for model, version, _ in served:  # an alarm needs a series that is there while nothing is wrong
+            self._breaches.labels(model, version)
         _stand(self._faults, self._failed, set(faults))
         # Another thread may take one away meanwhile.
         waiting = list(self._at_disk.values())

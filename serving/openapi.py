@@ -130,12 +130,15 @@ def _model_schemas(artifact: Artifact, untyped: Mapping[str, Any]) -> dict[str, 
         "items": {"$ref": f"{_SCHEMAS}{model}_instance"},
         "description": "One object a patient",
     }
-    request["units"] |= {"propertyNames": {"enum": [column.name for column in artifact.mart.columns]}}
+    request["units"]["anyOf"][0] |= {
+        "propertyNames": {"enum": [column.name for column in artifact.mart.columns]}
+    }
     if spec.lookback is None:
         del context["series_id"]
     else:
         rows = f"Rows of one series, {artifact.mart.order} rising. The last is scored, in the light of "
-        rows += f"those in the {spec.lookback} h that it ends; of more than one, series_id says whose"
+        rows += f"those in the {spec.lookback} h that it ends; of more than one, series_id says whose. "
+        rows += "What is not hourly (age, sex) is read from the last row"
         request["instances"]["description"] = rows
         request["context"]["anyOf"][0] |= {"minItems": 1, "maxItems": 1}
     if spec.triage is None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,13 +21,14 @@ from serving import openapi
 from serving.access.caller import Caller
 from serving.answering import answer
 from serving.answers import OutcomeResult, OutcomesAnswer, PredictAnswer
+from serving.cds.services import HOOKS, service_id
 from serving.deployed import Deployed
 from serving.metrics import CONTENT_TYPE
 from serving.problems import refusal
 from serving.reading import NOBODY
 from serving.routing import Answering, body
 from serving.runtime import asking, of
-from serving.schema import OutcomeItem, read_outcomes, read_predict
+from serving.schema import OutcomeItem, PredictRequest, read_outcomes, read_predict
 from serving.scorer import Answered, Receipt, Scorer
 
 
@@ -37,8 +39,8 @@ async def predict(request: Request) -> Response:
     content = await body(request, "application/json")
     with runtime.stages("read", scorer.name, scorer.version):
         asked = read_predict(content, series=scorer.series)
-    for context in asked.context or (NOBODY,):
-        caller.hold(context.site)
+    if caller.sites is not None:
+        asked = _placed(asked, caller, 1 if scorer.series else len(asked.instances))
     answer_key, body_hash = _idempotency(request, runtime.key, caller, scorer.name, content)
     if answer_key and (
         sent := await asyncio.to_thread(find_answer, runtime.engine, answer_key, runtime.keyring)
@@ -57,6 +59,13 @@ async def predict(request: Request) -> Response:
     if answered.refused == len(answered.predictions):
         return refusal(answered.predictions)
     return Response(_said(scorer, answered), media_type="application/json")
+
+
+def _placed(asked: PredictRequest, caller: Caller, count: int) -> PredictRequest:
+    """The request with its sites, which must be the caller's. Raises ForbiddenError."""
+    contexts = asked.context or [NOBODY] * count
+    named = [msgspec.structs.replace(one, site=caller.placed(one.site)) for one in contexts]
+    return msgspec.structs.replace(asked, context=named)
 
 
 def _said(scorer: Scorer, answered: Answered) -> bytes:
@@ -117,6 +126,9 @@ def _summary(scorer: Scorer) -> dict[str, Any]:
         "use": scorer.artifact.manifest.provenance.use,
         "bands": spec.bands,
         "features": spec.features,
+        "metrics": scorer.metrics,
+        "input_schema": openapi.instance_schema(scorer.artifact),
+        "card_page": f"/cds-services/{service_id(spec.name, HOOKS[0])}/model-card",
     }
     return {**summary, "notice": scorer.notice} if scorer.notice else summary
 
@@ -131,10 +143,13 @@ def _description(deployed: Deployed, scorer: Scorer) -> dict[str, Any]:
         "support": spec.support,
         "lookback_hours": spec.lookback,
         "provenance": scorer.artifact.manifest.provenance,
-        "evaluation": msgspec.Raw((folder / "evaluation.json").read_bytes()),
-        "input_schema": openapi.instance_schema(scorer.artifact),
-        "card": (folder / "card.html").read_text(encoding="utf-8"),
+        "evaluation": _file(folder / "evaluation.json"),
+        "card": _file(folder / "card.json"),
     }
+
+
+def _file(path: Path) -> msgspec.Raw:
+    return msgspec.Raw(path.read_bytes() if path.is_file() else b"null")
 
 
 def _idempotency(

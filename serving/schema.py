@@ -39,7 +39,7 @@ class Context(Struct, forbid_unknown_fields=True, frozen=True):
     series_id: Name | None = None
     site: Name | None = None
     at: Moment | None = None
-    groups: dict[Name, Name] = {}
+    groups: dict[Name, Name | None] | None = None
 
     def __post_init__(self) -> None:
         _hold(self.at)
@@ -50,7 +50,7 @@ class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
     instances: Annotated[list[Raw], Meta(min_length=1)]
     context: list[Context] | None = None
-    units: dict[str, str] = {}
+    units: dict[str, str] | None = None
     top: Annotated[int, Meta(ge=0, le=1000)] | None = None
 
 
@@ -121,6 +121,7 @@ def named(field: str) -> str:
 
 
 _UNKNOWN = r"Object contains unknown field `(.*?)`(?: - at `\$\.?([^`]*)`)?"
+_LACKING = r"Object missing required field `(.*?)`"
 _predict = msgspec.json.Decoder(PredictRequest)
 _instance = msgspec.json.Decoder(Instance)
 _outcomes = msgspec.json.Decoder(list[OutcomeItem])
@@ -145,6 +146,9 @@ def _field_and_rule(said: str) -> tuple[str, str]:
         name, place = named(unknown[1]), unknown[2]
         return f"{place}.{name}" if place else name, "unknown field"
     rule, _, place = said.partition(" - at ")
+    if lacking := re.fullmatch(_LACKING, rule):
+        within = re.sub(r"^`\$\.?|`$", "", place)
+        return f"{within}.{lacking[1]}" if within else lacking[1], "required"
     return re.sub(r"^(`key` in )?`\$\.?|`$", "", place) or "body", rule
 
 

@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -99,11 +99,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """A released version, ready to answer. ``key`` is the one for keyed hashes."""
+    """A released version, ready to answer. ``key`` is the one for keyed hashes, ``metrics`` the headline
+    of its evaluation.
+    """
 
     artifact: Artifact
     version: str
     key: bytes
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -151,7 +154,7 @@ class Scorer:
         sound: list[tuple[int, Ask, Converters]] = []
         for position, ask in enumerate(asks):
             try:
-                sound.append((position, ask, converters(self.artifact, ask.request.units)))
+                sound.append((position, ask, converters(self.artifact, ask.request.units or {})))
             except ContractError as error:
                 answers[position] = error
         # A series is a matrix of its own.
@@ -280,8 +283,8 @@ class Scorer:
         said = contributions.tolist()
         warnings = [
             FieldError(field=feature.name, reason=MISSING)
-            for feature, value in zip(features, values, strict=True)
-            if value is None
+            for (feature, derived), value in zip(self._shown, values, strict=True)
+            if value is None and (self.series or not derived)
         ]
         if not found.additive[rank]:
             warnings.append(FieldError(field="explanation", reason=NOT_ADDITIVE))
@@ -324,7 +327,7 @@ class Scorer:
             "patient": self._hashed(context.patient_id, "patient"),
             "encounter": self._hashed(context.encounter_id or context.series_id, "encounter"),
             "status": prediction.__struct_config__.tag,
-            "groups": _json(context.groups),
+            "groups": _json({k: v for k, v in (context.groups or {}).items() if v is not None}),
             "warnings": "[]",
             "reasons": "[]",
             "caller": receipt.caller,

@@ -45,9 +45,13 @@ from data.log.schema import connect  # noqa: E402
 from data.log.seal import load_keyring  # noqa: E402
 from data.pseudonym import load_key  # noqa: E402
 from serving import logs  # noqa: E402
+from serving.access import heads  # noqa: E402
 
 if TYPE_CHECKING:  # XGBoost takes a second to import, and only workers need it
     from serving.runtime import Runtime
+
+if _IN_WORKER:
+    heads.bound()
 
 logger = logging.getLogger(__name__)
 _SOURCE = Path(__file__).resolve().parents[1]

@@ -199,6 +199,7 @@ MART = Mart(
     site="site",
     time="arrived_at",
     weight="weight",
+    classes=("EMER",),
     columns=(
         Column(
             name="visit_id",

@@ -100,6 +100,7 @@ MART = Mart(
     site="site",
     time="charted_at",
     order="icu_hour",
+    classes=("IMP", "ACUTE", "NONAC"),
     columns=(
         _column(
             "stay_id",

@@ -121,6 +121,7 @@ MART = Mart(
     site="site",
     time="discharged_at",
     order="encounter_order",
+    classes=("IMP", "ACUTE", "NONAC", "SS"),
     columns=(
         _column(
             "stay_id", "Stay", "住院号", kind="text", role="id", required=True, identity="encounter"

@@ -18,6 +18,16 @@ class Caller:
     scopes: frozenset[Scope]
     sites: frozenset[str] | None = None
 
+    def placed(self, site: str | None) -> str | None:
+        """The site, which must be this caller's; one that is bound to a single site need not name it.
+
+        Raises ForbiddenError for another.
+        """
+        if site is None and self.sites is not None and len(self.sites) == 1:
+            [site] = self.sites
+        self.hold(site)
+        return site
+
     def hold(self, site: str | None) -> None:
         """Raises ForbiddenError for a site that is not this caller's, or for none where it is bound."""
         if self.sites is not None and site not in self.sites:

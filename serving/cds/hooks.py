@@ -21,9 +21,9 @@ from serving.cds.prefetch import complete
 from serving.cds.request import read_hook
 from serving.cds.services import discovery, named, prefetch
 from serving.fhir import outcome as fhir_outcome
-from serving.fhir.evaluate import held
 from serving.fhir.inputs import inputs
 from serving.fhir.record import gather, record
+from serving.fhir.setting import fits, present
 from serving.fhir.types import Reference
 from serving.routing import Answering, body
 from serving.runtime import asking, of
@@ -46,18 +46,24 @@ async def call(request: Request) -> Response:
     scorer = runtime.deployed[model]
     spec = scorer.artifact.spec
     asked = read_hook(await body(request, "application/json"), hook)
-    sent = await complete(asked, prefetch(scorer), runtime.guard.fhir_servers)
+    wanted = prefetch(scorer)
+    sent = await complete(asked, wanted, runtime.guard.fhir_servers)
     with runtime.stages("read", scorer.name, scorer.version):
+        gathered = gather(sent, receipt.at)
         about = record(
-            gather(sent, receipt.at),
+            gathered,
             subject=Reference(reference=f"Patient/{asked.context.patientId}"),
             encounter=(
                 Reference(reference=f"Encounter/{asked.context.encounterId}")
                 if asked.context.encounterId
                 else None
             ),
+            # Who was asked for all diagnoses and sent what there is: the others are not there.
+            whole_history="conditions" in wanted and "prefetch.conditions" not in gathered.paged,
         )
-        found = inputs(scorer.artifact, about, receipt.at, site=held(caller, about.site))
+        if not fits(scorer.artifact.mart, about) or not present(about):
+            return _json({"cards": []})  # not a patient of this model's: no risk is worked out
+        found = inputs(scorer.artifact, about, receipt.at, site=caller.placed(about.site))
 
     def used(prediction: Prediction) -> Used:
         return "silent" if indicator(spec, prediction) is None else "card"
@@ -68,7 +74,7 @@ async def call(request: Request) -> Response:
     if isinstance(prediction, Refused):
         return _refusal(prediction)
     page = f"{base_url(request)}{request.url.path}/model-card"
-    shown = card(scorer, prediction, warnings=found.warnings, page=page)
+    shown = card(scorer, prediction, warnings=(*found.warnings, *gathered.unread), page=page)
     return _json({"cards": [] if shown is None else [shown]})
 
 

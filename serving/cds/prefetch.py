@@ -18,12 +18,17 @@ from msgspec import Raw, Struct
 
 from data.errors import FieldError, PreconditionError
 from serving.cds.request import HookRequest
+from serving.fhir.record import refused
 from serving.fhir.types import NONE, there
 from serving.schema import LARGEST_BODY
 
 logger = logging.getLogger(__name__)
 SECONDS = 0.3
 """For all fetches together: a client waits about half a second for its cards."""
+
+
+KINDS = {"patient": "Patient", "encounter": "Encounter"}
+"""Templates that read one resource; every other is a search."""
 
 
 class _Head(Struct, frozen=True):
@@ -43,6 +48,8 @@ async def complete(
     """
     sent = asked.prefetch or {}
     wanted = {key: _filled(template, asked) for key, template in templates.items()}
+    for key in templates:
+        _hold(key, sent.get(key))
     lacking = [key for key, path in wanted.items() if path and not _got(sent.get(key))]
     fetched: dict[str, Raw] = {}
     if lacking and _allowed(asked, servers):
@@ -52,6 +59,15 @@ async def complete(
         raise PreconditionError(f"neither sent nor to be had: {', '.join(missing)}", errors=faults)
     found = {key: fetched.get(key) or sent.get(key, NONE) for key in templates}
     return [(f"prefetch.{key}", raw) for key, raw in found.items() if there(raw)]
+
+
+def _hold(key: str, raw: Raw | None) -> None:
+    """Raises ContractError for a resource of another kind than the template asks for."""
+    with suppress(ValueError, RecursionError):  # what cannot be read is said where it is read
+        head = _head(raw) if raw is not None else None
+        wanted = KINDS.get(key, "Bundle")
+        if head is not None and head.resourceType not in (wanted, "OperationOutcome"):
+            raise refused(f"prefetch.{key}", f"must be a {wanted}")
 
 
 def _got(raw: Raw | None) -> bool:

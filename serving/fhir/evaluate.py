@@ -20,7 +20,6 @@ from starlette.responses import Response
 
 from data.errors import FieldError
 from serving.access.address import base_url
-from serving.access.caller import Caller
 from serving.answering import answer
 from serving.answers import Refused
 from serving.fhir import outcome as fhir_outcome
@@ -29,6 +28,7 @@ from serving.fhir.capability import EVALUATE, capability, operation
 from serving.fhir.inputs import inputs, newest
 from serving.fhir.record import Gathered, Record, gather, record, refused, short
 from serving.fhir.release import TAKEN, spoken
+from serving.fhir.setting import fits
 from serving.fhir.types import NONE, Reference, moment, there
 from serving.fhir.values import SKEW
 from serving.routing import Answering, body
@@ -79,13 +79,15 @@ async def evaluate(request: Request) -> Response:
             subject=_reference(given, "subject"),
             encounter=_reference(given, "encounter"),
         )
+        if not fits(scorer.artifact.mart, about):
+            raise refused("Encounter.class", f"{model} is for {', '.join(scorer.artifact.mart.classes)}")
         at = (
             _as_of(given.get("at"), gathered, about, receipt.at)
             or newest(scorer.artifact, about, receipt.at)
             or receipt.at
         )
         site = short(given["site"].text, "site") if "site" in given else about.site
-        asked = inputs(scorer.artifact, about, at, site=held(caller, site))
+        asked = inputs(scorer.artifact, about, at, site=caller.placed(site))
     answered = await answer(runtime, scorer, asked.request, receipt, channel="fhir")
     assert isinstance(answered, Answered)  # without an Idempotency-Key nothing is replayed
     [prediction] = answered.predictions
@@ -98,7 +100,7 @@ async def evaluate(request: Request) -> Response:
         encounter=about.encounter_reference,
         at=at,
         basis=asked.basis,
-        warnings=(*asked.warnings, *_past(at, receipt.at)),
+        warnings=(*asked.warnings, *gathered.unread, *_past(at, receipt.at)),
     )
     return _said(assessment, answered_as.content_type)
 
@@ -113,17 +115,6 @@ async def metadata(request: Request) -> Response:
 async def definition(request: Request) -> Response:
     answered_as = spoken(request)
     return _said(operation(base_url(request)), answered_as.content_type)
-
-
-def held(caller: Caller, site: str | None) -> str | None:
-    """The site, which must be the caller's. One that is bound to a single site need not name it.
-
-    Raises ForbiddenError for another.
-    """
-    if site is None and caller.sites is not None and len(caller.sites) == 1:
-        [site] = caller.sites
-    caller.hold(site)
-    return site
 
 
 def _asked(content: bytes) -> tuple[dict[str, Parameter], list[tuple[str, Raw]]]:

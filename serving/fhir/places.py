@@ -23,10 +23,11 @@ def placed(
     for column in columns:
         if column.place == "Condition":
             shown = next((one for one in record.conditions if _shows(column, one, at)), None)
-            # A list without the disease does not say that it is not there: the flag stays missing.
             if shown is not None:
                 told[column.name] = Reading(value=True)
                 used += [shown.reference] if shown.reference else []
+            elif record.whole_history:  # of a list that may be short it would not follow
+                told[column.name] = Reading(value=False)
         elif column.place is not None and (said := _told(column, record, at)) is not None:
             told[column.name] = said
     return told, used

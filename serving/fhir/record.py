@@ -47,9 +47,14 @@ class _Entry(Struct, frozen=True):
     resource: Raw = NONE
 
 
+class _Link(Struct, frozen=True):
+    relation: str | None = None
+
+
 class _Bundle(Struct, frozen=True):
     entry: list[_Entry] | None = None
     timestamp: str | None = None
+    link: list[_Link] | None = None
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -93,10 +98,20 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """All that was sent and is read. ``taken_at``: when each Bundle says that it was put together."""
+    """All that was sent and is read. ``taken_at``: when each Bundle says that it was put together;
+    ``paged``: the places of those that go on on another page.
+    """
 
     found: dict[str, list[Found[Any]]] = field(default_factory=dict)
     taken_at: list[datetime] = field(default_factory=list)
+    paged: list[str] = field(default_factory=list)
+
+    @property
+    def unread(self) -> tuple[FieldError, ...]:
+        """A warning for each page that was not sent."""
+        return tuple(
+            FieldError(field=place, reason="further pages were not read") for place in self.paged
+        )
 
     def of(self, kind: type[T]) -> list[Found[T]]:
         return self.found.get(kind.__name__, [])
@@ -104,7 +119,9 @@ class Gathered:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What is known of one patient. ``subject`` and ``encounter_reference`` as an answer names them."""
+    """What is known of one patient. ``subject`` and ``encounter_reference`` as an answer names them;
+    ``whole_history``: no diagnosis is left out of ``conditions``.
+    """
 
     subject: str
     patient_id: str | None
@@ -115,6 +132,7 @@ class Record:
     observations: Sequence[Found[Observation]]
     conditions: Sequence[Found[Condition]]
     site: str | None
+    whole_history: bool = False
 
 
 def gather(sent: Sequence[tuple[str, Raw]], now: datetime) -> Gathered:
@@ -131,6 +149,8 @@ def gather(sent: Sequence[tuple[str, Raw]], now: datetime) -> Gathered:
         bundle = _read(_bundle, raw, place)
         if bundle.timestamp and (taken := moment(bundle.timestamp, now)):
             gathered.taken_at.append(taken)
+        if any(link.relation == "next" for link in bundle.link or []):
+            gathered.paged.append(place)
         for position, entry in enumerate(bundle.entry or []):
             if there(entry.resource):
                 within = f"{place}.entry[{position}].resource"
@@ -140,7 +160,13 @@ def gather(sent: Sequence[tuple[str, Raw]], now: datetime) -> Gathered:
     return gathered
 
 
-def record(gathered: Gathered, *, subject: Reference | None, encounter: Reference | None) -> Record:
+def record(
+    gathered: Gathered,
+    *,
+    subject: Reference | None,
+    encounter: Reference | None,
+    whole_history: bool = False,
+) -> Record:
     """The one patient's record. Raises ContractError where it is nobody's or somebody else's too."""
     patient = _patient(gathered, subject)
     visit, visit_id, visit_reference = _encounter(gathered, encounter)
@@ -163,6 +189,7 @@ def record(gathered: Gathered, *, subject: Reference | None, encounter: Referenc
         observations=observations,
         conditions=conditions,
         site=short(_site(known, visit.resource if visit else None), "site"),
+        whole_history=whole_history,
     )
 
 
@@ -209,9 +236,12 @@ def _encounter(
     """The encounter asked about, its id and how an answer names it."""
     encounters = _distinct(gathered.of(Encounter))
     if named is not None:
-        encounters = [found for found in encounters if found.named_by(named)]
-        if not encounters:
+        matching = [found for found in encounters if found.named_by(named)]
+        if encounters and not matching:
+            raise refused(encounters[0].place, "another encounter than the one asked about")
+        if not matching:
             return None, named.id, named.reference
+        encounters = matching
     if len(encounters) > 1:
         raise refused("encounter", "required: the record holds several")
     if not encounters:

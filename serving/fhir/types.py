@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 LOINC = ("http://loinc.org", "urn:oid:2.16.840.1.113883.6.1")
 SNOMED = ("http://snomed.info/sct", "urn:oid:2.16.840.1.113883.6.96")
@@ -130,6 +130,8 @@ class Patient(Struct, frozen=True, kw_only=True):
     birthDate: str | None = None  # noqa: N815
     gender: str | None = None
     managingOrganization: Reference | None = None  # noqa: N815
+    deceasedBoolean: bool | None = None  # noqa: N815
+    deceasedDateTime: str | None = None  # noqa: N815
 
 
 class Hospitalization(Struct, frozen=True, kw_only=True):
@@ -147,6 +149,7 @@ class EncounterLocation(Struct, frozen=True, kw_only=True):
 class Encounter(Struct, frozen=True, kw_only=True):
     id: str | None = None
     status: str | None = None
+    kind: Coding | list[Concept] | None = field(default=None, name="class")
     subject: Reference | None = None
     period: Period | None = None
     actualPeriod: Period | None = None  # noqa: N815
@@ -154,6 +157,12 @@ class Encounter(Struct, frozen=True, kw_only=True):
     admission: Hospitalization | None = None
     serviceProvider: Reference | None = None  # noqa: N815
     location: list[EncounterLocation] | None = None
+
+    @property
+    def classes(self) -> set[str]:
+        """Its codes: one in R4, any number in R5."""
+        kinds = self.kind if isinstance(self.kind, list) else [Concept(coding=[self.kind or Coding()])]
+        return {coding.code for kind in kinds for coding in kind.coding or [] if coding.code}
 
     @property
     def when(self) -> Period:

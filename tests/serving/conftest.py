@@ -36,7 +36,11 @@ from serving.scorer import Scorer
 from training.build import build
 from training.split import Split
 
-EVIDENCE = {"evaluation.json": b'{"auroc": 0.8}', "card.html": b"<p>A card.</p>\n"}
+EVIDENCE = {
+    "evaluation.json": b'{"auroc": 0.8}',
+    "card.html": b"<p>A card.</p>\n",
+    "card.json": b'{"title": "A card"}',
+}
 PATIENCE = 30.0
 MARK = "STARTED_BY_TEST"
 

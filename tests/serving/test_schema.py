@@ -31,7 +31,7 @@ def faults(body: bytes, read=read_predict) -> list[tuple[str, str]]:
     [
         (b"null", "body", "Expected `object`, got `null`"),
         (b"[]", "body", "Expected `object`, got `array`"),
-        (b"{}", "body", "Object missing required field `instances`"),
+        (b"{}", "instances", "required"),
         (b'{"instances": []}', "instances", "Expected `array` of length >= 1"),
         (b'{"instances": {}}', "instances", "Expected `array`, got `object`"),
         (b'{"instances": [{}], "top": -1}', "top", "Expected `int` >= 0"),
@@ -171,3 +171,11 @@ def test_every_error_is_one_of_ours():
     for body in (b"\x00", b"{" * 50_000, b"\xff" * 10, b'"' * 3, b"-", b"1e5", b"tru"):
         with pytest.raises(CaremodelsError):
             read_predict(body)
+
+
+def test_null_is_nothing_wherever_a_field_may_be_left_out():
+    body = b'{"instances": [{}], "context": [{"groups": {"a": null}}], "units": null, "top": null}'
+    request = read_predict(body)
+    assert (request.units, request.top) == (None, None)
+    assert request.context[0].groups == {"a": None}
+    assert read_predict(b'{"instances": [{}], "context": [{"groups": null}]}').context[0].groups is None

@@ -317,7 +317,9 @@ def test_a_figure_below_an_absent_one_is_absent():
 
 
 def test_the_card_says_when_no_risk_is_given_and_how_it_fares_with_less(bundle):
-    declared = Support(measured=("heart_rate", "shock_index"), at_least=1, novelty=0.99997, largest_set=1)
+    declared = Support(
+        measured=("heart_rate", "shock_index"), at_least=1, novelty=0.99997, largest_set=1
+    )
     told = {
         "rows": 500,
         "abstained": {"any": 0.04, "missing": 0.03, "novelty": 0.01, "ambiguous": 0.0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -37,6 +38,14 @@ class Talk:
     def logged(self, prediction_id: str) -> dict[str, Any]:
         [row] = self.rows("SELECT * FROM prediction WHERE prediction_id = :id", id=prediction_id)
         return row
+
+    def inputs(self, prediction_id: str) -> dict[str, Any]:
+        """What the log keeps of what was sent, opened."""
+        sealed = self.logged(prediction_id)["inputs"]
+        return json.loads(self.runtime.keyring.open(sealed, bound_to=prediction_id))
+
+    def count(self) -> int:
+        return self.rows("SELECT count(*) AS n FROM prediction")[0]["n"]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +93,12 @@ VITALS = {
     "9279-1": (24, "/min"),
     "2708-6": (91, "%"),
 }
+
+
+def of_its_kind(model: str, resource: dict[str, Any]) -> dict[str, Any]:
+    """An Encounter in the class that ``model`` is for; any other resource as it is."""
+    stay = model == "sepsis" and resource["resourceType"] == "Encounter"
+    return resource | {"class": {"code": "IMP"}} if stay else resource
 
 
 class Chart:
@@ -164,7 +179,7 @@ class Chart:
         """``named``: further parameters, each as the field that it stands in."""
         own: dict[str, Any] = {"model": {"valueCode": model}, "subject": {}}
         own["subject"] = {"valueReference": {"reference": "Patient/p1"}}
-        own["data"] = {"resource": self.bundle(*resources)}
+        own["data"] = {"resource": self.bundle(*(of_its_kind(model, one) for one in resources))}
         said = [{"name": name, **value} for name, value in (own | named).items() if value]
         return {"resourceType": "Parameters", "parameter": said}
 

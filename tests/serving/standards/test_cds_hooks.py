@@ -23,10 +23,10 @@ SERVER = {"fhirServer": "https://fhir.hospital.example/r4"}
 INSTANCE = "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea"
 
 
-def hook(chart, *, of="patient-view", **more):
+def hook(chart, *, of="patient-view", kind="EMER", **more):
     prefetch = {
         "patient": chart.patient(),
-        "encounter": chart.encounter(),
+        "encounter": chart.encounter(**{"class": {"code": kind}}),
         "observations": chart.bundle(*chart.vitals(), type="searchset"),
         "conditions": chart.bundle(type="searchset"),
     }
@@ -91,7 +91,8 @@ def test_prefetch_asks_for_the_codes_of_the_model_s_own_inputs(talk):
 @pytest.mark.parametrize("of", HOOKS)
 @pytest.mark.parametrize("model", MODELS)
 def test_a_card_is_what_the_specification_asks_for_and_what_the_log_holds(talk, chart, model, of):
-    answered = call(talk, hook(chart, of=of), model, of)
+    kind = "IMP" if model == "sepsis" else "EMER"
+    answered = call(talk, hook(chart, of=of, kind=kind), model, of)
     assert answered.status_code == 200, answered.text
     assert answered.headers["content-type"] == "application/json"
     [card] = answered.json()["cards"]
@@ -190,7 +191,7 @@ def test_without_an_encounter_there_is_none_to_fetch(talk, chart):
         ({"hook": "encounter-start"}, "hook"),
         ({"hookInstance": "not-a-uuid"}, "hookInstance"),
         ({"hookInstance": None}, "hookInstance"),
-        ({"context": {}}, "context"),
+        ({"context": {}}, "context.patientId"),
         ({"context": {"patientId": ""}}, "context.patientId"),
         ({"context": {"patientId": "p1/../../x"}}, "context.patientId"),
         ({"context": {"patientId": "p1?x=1"}}, "context.patientId"),
@@ -350,3 +351,62 @@ def test_nothing_is_fetched_from_a_server_that_nobody_named(talk, chart, trustin
             answered = call(talk, without(hook(chart, fhirServer=spoofed), "patient"))
             assert answered.status_code == 412
         assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("encounter", {"class": {"system": "http://x", "code": "AMB"}}),
+        ("encounter", {"class": [{"coding": [{"code": "IMP"}]}]}),  # as in R5
+        ("encounter", {"status": "finished"}),
+        ("encounter", {"status": "cancelled"}),
+        ("patient", {"deceasedBoolean": True}),
+        ("patient", {"deceasedDateTime": "2026-01-01"}),
+    ],
+)
+def test_who_is_no_patient_of_this_model_gets_no_card_and_no_risk(talk, chart, key, change):
+    body = hook(chart)
+    body["prefetch"][key] |= change
+    before = talk.count()
+    assert call(talk, body).json() == {"cards": []}
+    assert talk.count() == before
+
+
+@pytest.mark.parametrize("conditions", [None, {"resourceType": "Bundle", "type": "searchset"}])
+def test_a_history_that_was_asked_for_and_is_empty_is_none(talk, chart, conditions):
+    body = hook(chart)
+    body["prefetch"]["conditions"] = conditions
+    [card] = call(talk, body).json()["cards"]
+    inputs = talk.inputs(card["uuid"])
+    assert {inputs[name] for name in ("dementia", "copd", "cancer")} == {False}
+    body["prefetch"]["conditions"] = {
+        "resourceType": "Bundle",
+        "type": "searchset",
+        "link": [{"relation": "next", "url": "https://fhir.hospital.example/r4?page=2"}],
+    }
+    [card] = call(talk, body).json()["cards"]
+    assert {talk.inputs(card["uuid"])[name] for name in ("dementia", "copd")} == {None}
+    assert "further pages were not read" in card["detail"]
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [
+        ("observations", {"resourceType": "Patient", "id": "p1"}),
+        ("patient", {"resourceType": "Bundle", "type": "searchset"}),
+        ("encounter", {"resourceType": "Canary"}),
+    ],
+)
+def test_a_prefetch_of_another_kind_is_refused(talk, chart, key, sent):
+    body = hook(chart)
+    body["prefetch"][key] = sent
+    answered = call(talk, body)
+    assert answered.status_code == 422
+    assert answered.json()["issue"][0]["expression"] == [f"prefetch.{key}"]
+
+
+def test_another_encounter_than_the_one_in_context_is_refused(talk, chart):
+    body = hook(chart, context={"patientId": "p1", "encounterId": "e2"})
+    answered = call(talk, body)
+    assert answered.status_code == 422
+    assert "another encounter" in answered.text

@@ -24,7 +24,6 @@ from serving.answers import (
     Scored,
 )
 from serving.fhir.answers import risk_assessment
-from serving.fhir.evaluate import held
 from serving.fhir.outcome import outcome
 from serving.fhir.release import TAKEN
 
@@ -302,9 +301,9 @@ def test_every_error_is_an_operation_outcome(talk, chart, monkeypatch):
 
 def test_a_caller_of_one_site_need_not_name_it():
     one = Caller(name="x", scopes=frozenset(), sites=frozenset({"county-03"}))
-    assert held(one, None) == held(one, "county-03") == "county-03"
+    assert one.placed(None) == one.placed("county-03") == "county-03"
     anywhere = Caller(name="y", scopes=frozenset())
-    assert held(anywhere, None) is None
+    assert anywhere.placed(None) is None
 
 
 BAND = NamedBand("high", Text("High", "高"), Text("Tell the bed manager.", "通知床位管理。"))
@@ -355,3 +354,14 @@ def test_an_error_reads_as_it_did():
     assert outcome(422, "the record does not fit the contract", faults) == golden
     for release in ("4.0", "5.0"):
         valid(golden, release)
+
+
+def test_a_visit_of_another_class_is_refused_and_one_that_is_over_is_not(talk, chart):
+    stay = chart.encounter(**{"class": {"code": "AMB"}})
+    body = chart.parameters("ed_admission", chart.patient(), stay, *chart.vitals())
+    refused = talk.ask("POST", EVALUATE, json=body)
+    assert refused.status_code == 422
+    assert refused.json()["issue"][0]["expression"] == ["Encounter.class"]
+    over = chart.encounter(status="finished")
+    body = chart.parameters("ed_admission", chart.patient(), over, *chart.vitals())
+    assert talk.ask("POST", EVALUATE, json=body).status_code == 200
