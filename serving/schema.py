@@ -71,7 +71,8 @@ def read_predict(body: bytes, *, series: bool = False) -> PredictRequest:
     """A prediction request, of a model of a ``series`` or not. Raises ContractError or TooLargeError."""
     request = read(body, _predict.decode)
     if len(request.instances) > MOST_INSTANCES:
-        raise TooLargeError(f"more than {MOST_INSTANCES} instances")
+        fault = FieldError(field="instances", reason=f"at most {MOST_INSTANCES}")
+        raise TooLargeError(f"more than {MOST_INSTANCES} instances", errors=(fault,))
     _hold_context(request.context, len(request.instances), series=series)
     return request
 
