@@ -222,3 +222,25 @@ def test_the_metrics_say_what_is_served_and_what_a_request_does(server, visit):
     served = 'caremodels_version_served{model="ed_admission",pointer="champion",version="1"} 2.0'
     assert served in shown
     assert "caremodels_log_waiting 0.0" in shown
+
+
+def test_a_challenger_answers_out_of_sight_in_every_worker(server, visit, waiting):
+    release.point(server.releases, model="ed_admission", pointer="challenger", version="2")
+    seen = []
+
+    def shadowed():
+        said = server.predict(visit).json()
+        seen.append(said["version"])
+        query = "SELECT version, used FROM prediction WHERE shadow_of = ?"
+        name = said["predictions"][0]["prediction_id"]
+        for _ in range(20):
+            if found := server.rows(query, name):
+                return found == [("2", "silent")]
+            time.sleep(0.05)
+        return False
+
+    try:
+        waiting(lambda: all(shadowed() for _ in range(6)), seconds=20)
+    finally:
+        release.unpoint(server.releases, model="ed_admission", pointer="challenger")
+    assert set(seen) == {"1"}
