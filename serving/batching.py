@@ -15,6 +15,8 @@ from serving.scorer import Answered, Ask, Receipt, Scorer
 
 MANY = 8
 """Instances from which on a request is scored in a thread, so that it does not hold up the others."""
+MOST = 32
+"""Requests of one call: what else has come waits its turn, and the answers before it leave first."""
 
 Waiting = list[tuple[Ask, asyncio.Future[Answered]]]
 
@@ -40,6 +42,10 @@ class Batcher:
 
     def _flush(self, which: int) -> None:
         scorer, waiting = self._waiting.pop(which)
+        if len(waiting) > MOST:
+            self._waiting[which] = (scorer, waiting[MOST:])
+            asyncio.get_running_loop().call_soon(self._flush, which)
+            waiting = waiting[:MOST]
         # Who hung up is answered no more, and leaves no record.
         asked = [(ask, future) for ask, future in waiting if not future.done()]
         try:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from data.errors import ContractError
+from serving import batching
 from serving.batching import Batcher
 from serving.schema import read_predict
 from serving.scorer import Ask, Receipt, Scorer
@@ -101,6 +102,25 @@ def test_what_is_here_at_once_is_one_call(scorer, visit, monkeypatch):
     answers = asyncio.run(ask())
     assert sizes == [5, 3]
     assert [a.records[0]["version"] for a in answers] == ["1"] * 5 + ["2"] * 3
+
+
+def test_a_crowd_is_answered_in_several_calls_and_nobody_is_left_out(scorer, visit, monkeypatch):
+    sizes = []
+    several = Scorer.predict_all
+
+    def counted(self, asks):
+        sizes.append(len(asks))
+        return several(self, asks)
+
+    monkeypatch.setattr(Scorer, "predict_all", counted)
+    monkeypatch.setattr(batching, "MOST", 4)
+
+    async def ask():
+        batcher, receipt = Batcher(), Receipt.now()
+        return await asyncio.gather(*(batcher.score(scorer, request(visit), receipt) for _ in range(10)))
+
+    assert len(asyncio.run(ask())) == 10
+    assert sizes == [4, 4, 2]
 
 
 def test_who_hung_up_is_not_answered_and_the_others_are(scorer, visit):
