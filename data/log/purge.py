@@ -1,4 +1,4 @@
-"""What the log forgets: predictions past their retention, or their inputs alone, and what serves a request for a while.
+"""What the log forgets: predictions past their retention, their inputs alone, or stored answers.
 
 Each purge leaves a row in the table ``maintenance``: what was asked, by whom and why, and how many
 rows went. It is brought up to date with every batch, so that one that was interrupted is told of too.
