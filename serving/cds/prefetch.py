@@ -48,9 +48,7 @@ async def complete(
     """
     sent = asked.prefetch or {}
     wanted = {key: _filled(template, asked) for key, template in templates.items()}
-    for key in templates:
-        _hold(key, sent.get(key))
-    lacking = [key for key, path in wanted.items() if path and not _got(sent.get(key))]
+    lacking = [key for key, path in wanted.items() if not _got(key, sent.get(key)) and path]
     fetched: dict[str, Raw] = {}
     if lacking and _allowed(asked, servers):
         fetched = await _fetch(asked, {key: str(wanted[key]) for key in lacking})
@@ -61,23 +59,23 @@ async def complete(
     return [(f"prefetch.{key}", raw) for key, raw in found.items() if there(raw)]
 
 
-def _hold(key: str, raw: Raw | None) -> None:
-    """Raises ContractError for a resource of another kind than the template asks for."""
-    with suppress(ValueError, RecursionError):  # what cannot be read is said where it is read
-        head = _head(raw) if raw is not None else None
-        wanted = KINDS.get(key, "Bundle")
-        if head is not None and head.resourceType not in (wanted, "OperationOutcome"):
-            raise refused(f"prefetch.{key}", f"must be a {wanted}")
+def _got(key: str, raw: Raw | None) -> bool:
+    """Whether the client had an answer for ``key``, be it that there is nothing.
 
-
-def _got(raw: Raw | None) -> bool:
+    Raises ContractError for a resource of another kind than the template asks for.
+    """
     if raw is None:
         return False
     try:
         head = _head(raw)
     except (ValueError, RecursionError):
         return True  # what is wrong with it is said where it is read
-    return head is None or head.resourceType != "OperationOutcome"
+    if head is None or head.resourceType == "OperationOutcome":
+        return head is None
+    wanted = KINDS.get(key, "Bundle")
+    if head.resourceType != wanted:
+        raise refused(f"prefetch.{key}", f"must be a {wanted}")
+    return True
 
 
 def _filled(template: str, asked: HookRequest) -> str | None:
@@ -128,7 +126,13 @@ async def _fetch(asked: HookRequest, paths: Mapping[str, str]) -> dict[str, Raw]
                     found[key] = raw
 
     # Not through a proxy of the environment: the address was reviewed, the way there was not.
-    client = httpx.AsyncClient(headers=headers, follow_redirects=False, timeout=SECONDS, trust_env=False)
+    client = httpx.AsyncClient(
+        headers=headers,
+        verify=_authorities(),
+        follow_redirects=False,
+        timeout=SECONDS,
+        trust_env=False,
+    )
     async with client:
         try:
             async with asyncio.timeout(SECONDS):

@@ -28,7 +28,7 @@ from serving.fhir.capability import EVALUATE, capability, operation
 from serving.fhir.inputs import inputs, newest
 from serving.fhir.record import Gathered, Record, gather, record, refused, short
 from serving.fhir.release import TAKEN, spoken
-from serving.fhir.setting import fits
+from serving.fhir.setting import ENDED, fits
 from serving.fhir.types import NONE, Reference, moment, there
 from serving.fhir.values import SKEW
 from serving.routing import Answering, body
@@ -36,8 +36,6 @@ from serving.runtime import asking, of
 from serving.schema import read
 from serving.scorer import Answered, Receipt
 
-OVER = ("finished", "completed", "discharged")
-"""Statuses of an Encounter that has ended, of R4 and of R5."""
 ONCE = ("model", "subject", "encounter", "at", "site")
 
 
@@ -164,7 +162,7 @@ def _as_of(at: Parameter | None, gathered: Gathered, about: Record, now: datetim
     if taken:
         return max(taken)
     visit = about.encounter
-    ended = visit.when.end if visit is not None and visit.status in OVER else None
+    ended = visit.when.end if visit is not None and visit.status in ENDED else None
     over = moment(ended, now) if ended else None
     return over if over is not None and over <= now else None
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from data.contract import Mart
 from serving.fhir.record import Record
 
-OVER = ("finished", "completed", "discharged", "cancelled", "discontinued", "entered-in-error")
-"""Statuses of an Encounter that is no longer, or never was, of R4 and of R5."""
+ENDED = ("finished", "completed", "discharged")
+"""Statuses of an Encounter that has ended, of R4 and of R5."""
+VOID = ("cancelled", "discontinued", "entered-in-error")
 
 
 def fits(mart: Mart, record: Record) -> bool:
@@ -19,4 +20,4 @@ def present(record: Record) -> bool:
     """Whether there is a patient to act on: alive, in an encounter that is not over."""
     patient, encounter = record.patient, record.encounter
     dead = patient is not None and (patient.deceasedBoolean or patient.deceasedDateTime is not None)
-    return not dead and (encounter is None or encounter.status not in OVER)
+    return not dead and (encounter is None or encounter.status not in (*ENDED, *VOID))

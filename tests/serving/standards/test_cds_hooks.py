@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -256,7 +257,7 @@ def test_another_patient_than_the_one_of_the_context_is_refused(talk, chart, cap
 
 
 @contextmanager
-def fhir_server(answers):
+def fhir_server(answers, certificate=None):
     """A FHIR server on loopback: path -> (status, body, seconds). Its base, and what it was asked."""
     asked = []
 
@@ -279,8 +280,12 @@ def fhir_server(answers):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/r4", asked
+    yield f"http{'' if certificate is None else 's'}://127.0.0.1:{server.server_port}/r4", asked
     server.shutdown()
     server.server_close()
 
@@ -313,6 +318,19 @@ def test_what_is_missing_is_fetched_from_a_server_that_is_trusted(talk, chart, t
         [query] = [urlsplit(path).query for path, _ in asked[1:] if "Observation" in path]
         assert parse_qs(query)["patient"] == ["p1"]
     assert "p1" not in caplog.text
+
+
+def test_the_systems_own_authorities_vouch_for_a_server(talk, chart, trusting, certificate, monkeypatch):
+    cds_prefetch._authorities.cache_clear()
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    try:
+        with fhir_server({"Patient/p1": (200, chart.patient(), 0)}, certificate) as (base, asked):
+            trusting(base)
+            body = without(hook(chart, fhirServer=base), "patient")
+            assert call(talk, body).status_code == 200
+            assert len(asked) == 1
+    finally:
+        cds_prefetch._authorities.cache_clear()
 
 
 @pytest.mark.parametrize(
