@@ -17,6 +17,7 @@ import numpy.typing as npt
 from data.contract import Column, Mart, Rows, Text
 from data.errors import ContractError
 from data.parse import MISSING
+from models.watch import Watch
 
 Card = Literal["info", "warning", "critical"]
 BoolArray = npt.NDArray[np.bool_]
@@ -228,7 +229,7 @@ class ModelSpec:
     patients, by their first encounter or by the SHA-256 of their identifier. ``benefit`` is the range
     of thresholds that a clinician might reasonably act on. ``alert_by``: the alert's threshold is the
     one declared, or the one of the greatest utility on the tuning rows. ``learner``: which of the two
-    that learn from the same rows answers; the other is a rival.
+    that learn from the same rows answers; the other is a rival. ``watch``: what production is held to.
     """
 
     name: str
@@ -255,6 +256,7 @@ class ModelSpec:
     learner: Literal["boosting", "logistic"] = "boosting"
     boosting: Boosting = field(default_factory=Boosting)
     limits: Limits = field(default_factory=Limits)
+    watch: Watch = field(default_factory=Watch)
 
     def band(self, risk: float) -> Band:
         """The band that ``risk`` falls into."""

@@ -3,6 +3,7 @@
 from data.contract import Text
 from data.marts.icu_hour import MEASURED
 from models.spec import Ablation, Band, Boosting, Event, Limits, ModelSpec, Outcome, Support
+from models.watch import Watch
 
 SPEC = ModelSpec(
     name="sepsis",
@@ -78,4 +79,5 @@ SPEC = ModelSpec(
     ),
     ablations=(Ablation(name="without knowing what was not measured", imputed=True),),
     limits=Limits(auroc=0.75, alerts_per_100=25, subgroup_auroc=0.7, utility=0.3),
+    watch=Watch(counts="every"),
 )
