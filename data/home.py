@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from data.errors import UsageError
+
+ZONE = "CAREMODELS_TIMEZONE"
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,20 @@ class Home:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow.db'}"
 
     @property
+    def zone(self) -> ZoneInfo:
+        """The time zone in which a month and a day begin; by default UTC.
+
+        Raises UsageError where ``CAREMODELS_TIMEZONE`` names none.
+        """
+        name = os.environ.get(ZONE) or "UTC"
+        try:
+            return ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise UsageError(
+                f"{ZONE}: expected a time zone such as Asia/Shanghai, not {name!r}"
+            ) from None
+
+    @property
     def scratch(self) -> Path:
         """Files of a run that end with it; on the home's disk, which is sized for its data."""
         return self.path / "scratch"
@@ -51,6 +70,11 @@ class Home:
     @property
     def reports(self) -> Path:
         return self.path / "reports"
+
+    @property
+    def evidently(self) -> Path:
+        """Evidently's workspace."""
+        return self.path / "evidently"
 
     @property
     def bench(self) -> Path:

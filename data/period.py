@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from data.errors import UsageError
 
@@ -22,6 +22,17 @@ class Period:
     def open(self) -> bool:
         """Whether it leaves out nothing."""
         return (self.start, self.end) == (_FIRST, _LAST)
+
+    def utc(self, zone: tzinfo) -> tuple[datetime, datetime]:
+        """Start and end as naive UTC, where they are the wall clock of ``zone``.
+
+        >>> from zoneinfo import ZoneInfo
+        >>> start, end = Period.between("2021-03", "2021-03").utc(ZoneInfo("Europe/Berlin"))
+        >>> str(start), str(end)  # the clocks went forward in between
+        ('2021-02-28 23:00:00', '2021-03-31 22:00:00')
+        """
+        start, end = (_utc(moment, zone) for moment in (self.start, self.end))
+        return start, end
 
     @property
     def days(self) -> tuple[str, str]:
@@ -46,6 +57,13 @@ class Period:
         if end <= start:
             raise UsageError(f"the period ends before it starts: {first} to {last}")
         return cls(start, end)
+
+
+def _utc(moment: datetime, zone: tzinfo) -> datetime:
+    try:
+        return moment.replace(tzinfo=zone).astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # the calendar ends there
+        return moment
 
 
 def _parse(text: str) -> tuple[datetime, datetime]:

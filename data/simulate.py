@@ -8,7 +8,7 @@ the beds that are left; the columns are what triage saw of that. It proves machi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -27,8 +27,13 @@ from data.simulate_patient import CONDITIONS, Flags, Floats, Illness, Ints, Peop
 DRIFTS: dict[str, str] = {
     "new_site": "a county hospital joins: older patients, another case mix, other habits of measuring",
     "fahrenheit": "the thermometers of county-02 report degrees Fahrenheit",
+    "half_pulse": "county-01 sends the beats of half a minute as its heart rate",
+    "missingness": "county-03 no longer records the oxygen saturation",
+    "silent_site": "county-04 stops sending: its visits are not among the rows",
+    "prevalence": "the severely ill come three times as often, and are treated as ever",
     "winter_surge": "respiratory infections surge: fever, cough, low saturation, older patients",
     "admission_practice": "beds are closed: fewer of the same patients are admitted",
+    "label_shift": "beds go by turn: of the same patients as many are admitted, but not the same ones",
 }
 
 TIERS = ("tertiary", "county", "grassroots")
@@ -62,7 +67,8 @@ SITES = (
     *(Site(f"clinic-0{i + 1}", 2, REGIONS[i % 4], x, 0.17, 0.9) for i, x in enumerate(CLINIC)),
     Site("county-05", 1, "east", 0.0, 0.04, 2.0),  # opens with the drift new_site
 )
-NEW_SITE, FAHRENHEIT_SITE = len(SITES) - 1, 2
+NEW_SITE = len(SITES) - 1
+PLACE = {site.name: place for place, site in enumerate(SITES)}
 TIER_OF = np.array([site.tier for site in SITES])
 
 HOURS = (2.4, 2, 1.7, 1.5, 1.5, 1.7, 2.4, 3.4, 4.9, 6, 6.5, 6.5,
@@ -74,6 +80,9 @@ OUT_OF_SIGHT = ("transferred", "left_before_triage", "left_after_triage", "left_
 FREQUENT = 16  # one person in so many is a frequent attender
 # Of a decision to admit: where it lies, and how much of it is the doctor on duty.
 BASE, NOISE = -1.6, 1.02
+# Where beds go by turn: how much of the illness still counts, and what keeps as many admitted.
+BY_TURN, EVEN = 0.35, -0.97
+_WRITTEN = 7  # which stream the record is written by
 
 Time = np.datetime64
 Times = npt.NDArray[np.datetime64]
@@ -91,13 +100,14 @@ def blocks(*, visits: int, seed: int, **settings: Any) -> Iterator[pa.Table]:
 
 def simulate(
     *, visits: int, seed: int, first: str = "2015-01", last: str = "2021-12",
-    drift: str | None = None, drift_from: str | None = None, block: int = 0,
+    drift: str | None = None, drift_from: str | None = None, block: int = 0, network: int | None = None,
 ) -> pa.Table:  # fmt: skip
     """``visits`` rows of ``ed_visit`` from month ``first`` to month ``last``, in order of arrival.
 
     The same arguments give the same table; each ``block`` is a network with people of its own. A
     ``drift`` (one of ``DRIFTS``) changes the visits from month ``drift_from`` on, by default the last
-    six months, and leaves every earlier row as it is.
+    six months, and leaves every earlier row as it is. ``network``: a seed whose sites' habits of
+    measuring are kept, so that several seeds are several years of one network.
     Raises UsageError on an unknown drift, a month that is none, or fewer than one visit.
 
     >>> simulate(visits=2, seed=1, first="2020-03", last="2020-03")["visit_id"].to_pylist()
@@ -110,7 +120,7 @@ def simulate(
         raise UsageError(f"drift: one of {', '.join(DRIFTS)}, not {drift!r}")
     # A stream of its own for each part, and draws whose number never depends on a value: so the
     # rows before the drift are the same with it and without.
-    streams = iter(np.random.default_rng([seed, block] if block else seed).spawn(9))
+    streams = iter(_streams(seed, block))
     arrived = _arrivals(next(streams), visits, start, end)
     changed = {kind: (arrived >= turn) & (kind == drift) for kind in DRIFTS}
     surge = changed["winter_surge"]
@@ -123,7 +133,8 @@ def simulate(
     rng = next(streams)
     month = arrived.astype("M8[M]").astype(np.int64) % 12
     elders = np.where(site == NEW_SITE, 1.8, 1.0)
-    mix = patient.CaseMix(month, 1.0 - tier, np.where(surge, 4.5, 1.0), elders)
+    ill_more = np.where(changed["prevalence"], 3.0, 1.0)
+    mix = patient.CaseMix(month, 1.0 - tier, np.where(surge, 4.5, 1.0), elders, ill_more)
     condition = patient.draw_condition(rng.random(visits), people, mix)
     ill = patient.draw_illness(condition, rng.standard_normal(visits) + 0.5 * surge, people)
     hour = arrived.astype("M8[h]").astype(np.int64) % 24
@@ -133,10 +144,10 @@ def simulate(
     referred = (tier == 0) & (TIER_OF[home] == 1) & (urgency > 1)
     crowding = _crowding(next(streams), arrived, site)
     scene = _Scene(people, ill, vitals, urgency, site, tier, referred, hour, crowding)
-    disposition, critical, died = _outcome(next(streams), scene, closed=changed["admission_practice"])
+    disposition, critical, died = _outcome(next(streams), scene, changed)
     unseen = np.isin(disposition, [CODE["dead_on_arrival"], CODE["left_before_triage"]])
-    hot = changed["fahrenheit"] & (site == FAHRENHEIT_SITE)
-    columns = _written(next(streams), scene, unseen, hot)
+    habits = None if network is None else _habits(_streams(network, 0)[_WRITTEN])
+    columns = _written(next(streams), scene, unseen, changed, habits)
     departed, ended = _times(next(streams), scene, arrived, disposition)
     person, names = _identities(chosen, died, f"sim-{seed}-p{block or ''}")
     numbers = range(block * BLOCK + 1, block * BLOCK + visits + 1)
@@ -158,7 +169,12 @@ def simulate(
         "died": pa.array(died, mask=np.isin(disposition, [CODE[name] for name in OUT_OF_SIGHT])),
     }
     arrays = [columns.get(c.name, pa.nulls(visits)).cast(ARROW_TYPES[c.kind]) for c in MART.columns]
-    return pa.table(arrays, schema=MART.arrow_schema)
+    silent = changed["silent_site"] & (site == PLACE["county-04"])
+    return pa.table(arrays, schema=MART.arrow_schema).filter(pa.array(~silent))
+
+
+def _streams(seed: int, block: int) -> list[np.random.Generator]:
+    return np.random.default_rng([seed, block] if block else seed).spawn(9)
 
 
 def _months(first: str, last: str, turn: str | None) -> tuple[Time, Time, Time]:
@@ -309,8 +325,10 @@ def _need(scene: _Scene) -> Floats:
     return np.asarray(need + 1.3 * rules + 1.2 * scene.referred - 0.35 * scene.crowding)
 
 
-def _outcome(rng: np.random.Generator, scene: _Scene, closed: Flags) -> tuple[Ints, Flags, Flags]:
-    """Disposition, intensive care, death. Beds closed make no one die who would have lived."""
+def _outcome(
+    rng: np.random.Generator, scene: _Scene, changed: Mapping[str, Flags]
+) -> tuple[Ints, Flags, Flags]:
+    """Disposition, intensive care, death. Who is denied a bed does not die of it."""
     ill, seen, n = scene.ill, scene.vitals, len(scene.hour)
     fate, where, moved, leaves, kept = rng.random((5, n))
     judged, worsens = rng.logistic(size=(2, n))
@@ -320,7 +338,8 @@ def _outcome(rng: np.random.Generator, scene: _Scene, closed: Flags) -> tuple[In
     worst = 1.2 * (seen["spo2"] < 86) + 1.4 * ((seen["sbp"] < 90) & (seen["heart_rate"] > 105))
     worst = worst + (seen["respiratory_rate"] > 28) + 1.6 * gravity + 2.4 * ill.excess
     grave = died | (worst + 0.7 * worsens > 5.2)
-    admitted = grave | (need - 1.3 * closed + NOISE * judged > 0)
+    need = np.where(changed["label_shift"], BY_TURN * need + EVEN, need)
+    admitted = grave | (need - 1.3 * changed["admission_practice"] + NOISE * judged > 0)
 
     # Tier decides where the bed is: a clinic has none, a county hospital no theatre and no cath lab.
     sent_on = np.array([c.centre for c in CONDITIONS])[ill.condition]
@@ -372,12 +391,20 @@ def _seen_72h(person: Ints, site: Ints, arrived: Times) -> Flags:
     return seen
 
 
-def _left_out(rng: np.random.Generator, scene: _Scene, unseen: Flags) -> dict[str, Flags]:
-    """What a site did not take down, by its habits and by how ill one looked."""
-    n = len(unseen)
+def _habits(rng: np.random.Generator) -> Floats:
+    """(sites, measured) log-odds that a site leaves something out."""
     habit = 0.45 * rng.standard_normal((len(SITES), len(MEASURED)))
     habit += np.log(LEFT_OUT / (1 - LEFT_OUT))[TIER_OF]
     habit[NEW_SITE, [0, 2, 5]] = (0.2, 1.5, 2.5)
+    return habit
+
+
+def _left_out(
+    rng: np.random.Generator, scene: _Scene, unseen: Flags, habits: Floats | None
+) -> dict[str, Flags]:
+    """What a site did not take down, by its habits and by how ill one looked."""
+    n, drawn = len(unseen), _habits(rng)
+    habit = drawn if habits is None else habits
     minor = 0.8 * (scene.urgency < 0.2) - 1.2 * (scene.urgency > 1.5) + 0.7 * rng.standard_normal(n)
     left = rng.random((n, len(MEASURED))) < 1 / (1 + np.exp(-habit[scene.site] - minor[:, None]))
     left[:, :7] |= unseen[:, None]
@@ -395,13 +422,23 @@ def _named(names: Sequence[str], codes: Ints) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array(names)).cast(pa.string())
 
 
-def _written(rng: np.random.Generator, scene: _Scene, unseen: Flags, hot: Flags) -> dict[str, pa.Array]:
+def _written(
+    rng: np.random.Generator,
+    scene: _Scene,
+    unseen: Flags,
+    changed: Mapping[str, Flags],
+    habits: Floats | None,
+) -> dict[str, pa.Array]:
     """What the record holds: rounded as clinicians write it down, with each site's gaps."""
     people, ill, n = scene.people, scene.ill, len(unseen)
-    out = _left_out(rng, scene, unseen)
+    out = _left_out(rng, scene, unseen, habits)
+    out["spo2"] |= changed["missingness"] & (scene.site == PLACE["county-03"])
     seen = {name: np.rint(values) for name, values in scene.vitals.items()}
     celsius = np.round(scene.vitals["temperature"], 1)
+    hot = changed["fahrenheit"] & (scene.site == PLACE["county-02"])
     seen["temperature"] = np.where(hot, np.round(celsius * 1.8 + 32, 1), celsius)
+    halved = changed["half_pulse"] & (scene.site == PLACE["county-01"])
+    seen["heart_rate"] = np.where(halved, np.rint(seen["heart_rate"] / 2), seen["heart_rate"])
     # The dial on a clinic's wall is often read to the nearest ten.
     dial = (scene.tier == 2) & (rng.random(n) < 0.4)
     seen |= {name: np.where(dial, 10 * np.rint(seen[name] / 10), seen[name]) for name in ("sbp", "dbp")}

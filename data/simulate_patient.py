@@ -172,6 +172,7 @@ CONDITIONS = (
 
 INDEX = {condition.name: index for index, condition in enumerate(CONDITIONS)}
 HISTORY_INDEX = {column.name: index for index, column in enumerate(HISTORY)}
+SEVERE = -1.0  # log-odds that a fit adult with it needs a bed
 RESPIRATORY = ("cold", "influenza", "pneumonia", "copd_exacerbation", "asthma_attack")
 
 # Prevalence at ages 10, 30, 50, 70 and 88, and how strongly it clusters with the other diseases of
@@ -255,12 +256,16 @@ def draw_people(rng: np.random.Generator, age: Floats, often: Flags) -> People:
 
 @dataclass(frozen=True)
 class CaseMix:
-    """What shifts the mix of conditions beside the person: season, referral, a surge."""
+    """What shifts the mix of conditions beside the person: season, referral, a surge.
+
+    ``severe`` multiplies the conditions that are worse than ``SEVERE``.
+    """
 
     month: Ints
     referral: Floats
     lungs: Floats
     elders: Floats
+    severe: Floats
 
 
 def draw_condition(luck: Floats, people: People, mix: CaseMix) -> Ints:
@@ -279,6 +284,8 @@ def draw_condition(luck: Floats, people: People, mix: CaseMix) -> Ints:
             share[:, index] *= mix.lungs
         if condition.ages is OLD:
             share[:, index] *= mix.elders
+        if condition.course[0] > SEVERE:
+            share[:, index] *= mix.severe
         for disease, factor in weights(condition.raised_by).items():
             share[people.has(disease), index] *= factor
     total = np.cumsum(share, axis=1)

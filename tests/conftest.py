@@ -42,6 +42,7 @@ SETTINGS = (
     "CAREMODELS_LOG",
     "CAREMODELS_LOG_KEYS",
     "CAREMODELS_RATE",
+    "CAREMODELS_TIMEZONE",
     "CAREMODELS_ISSUERS",
     "MLFLOW_TRACKING_URI",
 )
@@ -54,7 +55,13 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("caremodels")
 
+LONGEST = ("test_real_models.py", "test_killed.py")
 FEW_TREES = Boosting(max_depth=3, learning_rate=0.3, rounds=25, early_stopping_rounds=5)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: of two processes neither is left with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    String,
+    and_,
+    case,
+    func,
+    null,
+    select,
+    type_coerce,
+)
 
-from data.log.schema import feedback, guarded, outcome, prediction
+from data.log.schema import feedback, guarded, is_sqlite, outcome, prediction, utc
 from data.log.seal import Keyring
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -58,6 +72,29 @@ SCHEMA = pa.schema(
 )
 """What :func:`window` returns, rows or none."""
 _INPUTS, _ID = SCHEMA.names.index("inputs"), SCHEMA.names.index("prediction_id")
+
+ANSWERS = pa.schema(
+    [
+        ("prediction_id", pa.string()),
+        ("at", _TIME),
+        ("site", pa.string()),
+        ("patient", pa.string()),
+        ("encounter", pa.string()),
+        ("status", pa.string()),
+        ("margin", pa.float64()),
+        ("used", pa.string()),
+        ("outcome", pa.int8()),
+        ("reasons", pa.string()),
+    ]
+)
+"""What :func:`answers` returns. A value that is not of its column's type is null."""
+
+OPENED = pa.schema(
+    [("prediction_id", pa.string()), ("inputs", _JSON), ("contributions", _JSON), ("groups", _JSON)]
+)
+"""What :func:`opened` returns."""
+_ASKED = 1_000
+"""Rows asked for by name in one query."""
 
 
 def window(
@@ -177,36 +214,157 @@ def versions(engine: Engine, model: str, *, pointer: Pointer | None = "champion"
         return list(connection.scalars(query))
 
 
+@contextmanager
+def moment(engine: Engine) -> Iterator[Connection]:
+    """All that is read within is of one moment of the log. Raises UnavailableError."""
+    with guarded("read"), engine.connect() as connection:
+        if is_sqlite(engine.url):  # which gives every reader a snapshot
+            yield connection
+        else:
+            yield connection.execution_options(isolation_level="REPEATABLE READ")
+
+
+def answers(
+    connection: Connection,
+    *,
+    model: str,
+    start: datetime,
+    end: datetime,
+    version: str,
+    pointer: Pointer,
+    as_of: datetime,
+    reasons: bool = True,
+) -> Iterator[pa.RecordBatch]:
+    """Predictions with ``start <= at < end``, ordered by (at, prediction_id), as :data:`ANSWERS`.
+
+    Of each only what it takes to judge it: neither inputs nor explanation, which are nearly all of a
+    row. ``outcome`` is the one recorded last up to ``as_of``, and so it is with what ``used`` says of a
+    card. ``reasons`` are of the rows without a risk, or of none. A naive time is taken as UTC.
+    """
+    known = utc(as_of)
+    given: dict[str, ColumnElement[Any]] = {
+        "at": type_coerce(prediction.c.at, String),  # as it stands: one that is none must not raise
+        "used": func.coalesce(_said(feedback.c.recorded_at <= known), prediction.c.used),
+        "outcome": _latest(outcome.c.outcome, outcome.c.recorded_at <= known),
+        "reasons": case((prediction.c.status != "scored", prediction.c.reasons)) if reasons else null(),
+    }
+    asked = [given[name] if name in given else prediction.c[name] for name in ANSWERS.names]
+    query = (
+        select(*asked)
+        .where(_within(model, utc(start), utc(end), version, pointer))
+        .order_by(prediction.c.at, prediction.c.prediction_id)
+    )
+    result = connection.execute(query, execution_options={"yield_per": _CHUNK})
+    for rows in result.partitions():
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        arrays = [_typed(values, field.type) for values, field in zip(columns, ANSWERS, strict=True)]
+        yield pa.record_batch(arrays, schema=ANSWERS)
+
+
+def opened(
+    connection: Connection, names: Sequence[str], *, keyring: Keyring
+) -> Iterator[pa.RecordBatch]:
+    """Inputs, contributions and groups of the predictions ``names``, as :data:`OPENED`, in some order.
+
+    Inputs that ``keyring`` does not open are null.
+    """
+    columns = [prediction.c[name] for name in OPENED.names]
+    for first in range(0, len(names), _ASKED):
+        some = names[first : first + _ASKED]
+        rows = connection.execute(select(*columns).where(prediction.c.prediction_id.in_(some))).all()
+        if not rows:
+            continue
+        found: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        found[1], _ = keyring.open_all(found[1], found[0])
+        arrays = [_typed(values, field.type) for values, field in zip(found, OPENED, strict=True)]
+        yield pa.record_batch(arrays, schema=OPENED)
+
+
+def of_encounter(
+    connection: Connection,
+    encounters: Sequence[str],
+    *,
+    model: str,
+    version: str,
+    pointer: Pointer,
+    last: bool = False,
+) -> dict[str, str]:
+    """Encounter -> its first prediction with a risk, or its last, of the whole log.
+
+    By (at, prediction_id), of that version and pointer.
+    """
+    scored = and_(_within(model, None, None, version, pointer), prediction.c.status == "scored")
+    order = [prediction.c.at, prediction.c.prediction_id]
+    found: dict[str, str] = {}
+    for first in range(0, len(encounters), _ASKED):
+        some = prediction.c.encounter.in_(encounters[first : first + _ASKED])
+        query = select(prediction.c.encounter, prediction.c.prediction_id).where(some, scored)
+        # Of a key that comes again a dict keeps the later.
+        query = query.order_by(*(order if last else [column.desc() for column in order]))
+        found |= dict(connection.execute(query).tuples().all())
+    return found
+
+
+def busy(
+    connection: Connection, *, model: str, start: datetime | None = None, end: datetime | None = None
+) -> int:
+    """How many predictions of ``model``, whatever its version: told from the index alone."""
+    query = select(func.count()).select_from(prediction)
+    return connection.execute(query.where(_within(model, start, end, None, None))).scalar_one()
+
+
 def _query(within: ColumnElement[bool]) -> Select[Any]:
+    columns: list[ColumnElement[Any]] = [
+        func.coalesce(_said(), prediction.c.used) if name == "used" else prediction.c[name]
+        for name in SCHEMA.names[:-_LATER]
+    ]
+    return (
+        select(*columns, outcome.c.outcome, outcome.c.observed_at)
+        .select_from(prediction.outerjoin(outcome, outcome.c.id == _latest(outcome.c.id)))
+        .where(within)
+        .order_by(prediction.c.at, prediction.c.prediction_id)
+    )
+
+
+def _latest(column: ColumnElement[Any], *terms: ColumnElement[bool]) -> ColumnElement[Any]:
+    """``column`` of the prediction's outcome that was recorded last."""
     # One look-up a row through the index of outcome_once, and of feedback_once: it streams, where a
     # ranking of all outcomes would first sort those of every other window.
-    latest = (
-        select(outcome.c.id)
-        .where(outcome.c.prediction_id == prediction.c.prediction_id)
+    return (
+        select(column)
+        .where(outcome.c.prediction_id == prediction.c.prediction_id, *terms)
         # The order of recording, and not of a clock that may have been set back.
         .order_by(outcome.c.id.desc())
         .limit(1)
         .correlate(prediction)
         .scalar_subquery()
     )
-    said = (
+
+
+def _said(*terms: ColumnElement[bool]) -> ColumnElement[Any]:
+    """What a clinician said of the prediction's card, the latest."""
+    return (
         select(feedback.c.outcome)
-        .where(feedback.c.prediction_id == prediction.c.prediction_id)
+        .where(feedback.c.prediction_id == prediction.c.prediction_id, *terms)
         .order_by(feedback.c.occurred_at.desc(), feedback.c.id.desc())
         .limit(1)
         .correlate(prediction)
         .scalar_subquery()
     )
-    columns: list[ColumnElement[Any]] = [
-        func.coalesce(said, prediction.c.used) if name == "used" else prediction.c[name]
-        for name in SCHEMA.names[:-_LATER]
-    ]
-    return (
-        select(*columns, outcome.c.outcome, outcome.c.observed_at)
-        .select_from(prediction.outerjoin(outcome, outcome.c.id == latest))
-        .where(within)
-        .order_by(prediction.c.at, prediction.c.prediction_id)
-    )
+
+
+def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """An array of ``kind``, null where a value is not of it: SQLite holds any value in any column."""
+    try:
+        # SQLite's times are text, and have no zone.
+        if pa.types.is_timestamp(kind) and any(type(value) is str for value in values):
+            return pa.array(values, pa.string()).cast(pa.timestamp("us")).cast(kind)
+        return pa.array(values, kind)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        if len(values) > 1:
+            half = len(values) // 2
+            return pa.concat_arrays([_typed(values[:half], kind), _typed(values[half:], kind)])
+        return pa.nulls(len(values), kind)
 
 
 def _batch(rows: Sequence[Row[Any]], keyring: Keyring | None) -> tuple[pa.RecordBatch, int]:

@@ -170,7 +170,8 @@ def test_rows_before_the_drift_are_the_same_and_later_ones_are_not(kind):
     assert not changed.slice(before).equals(plain.slice(before))
 
 
-@pytest.mark.parametrize("kind", sorted(set(DRIFTS) - {"fahrenheit"}))
+# Half of a slow pulse is one that nobody has, and the contract says so.
+@pytest.mark.parametrize("kind", sorted(set(DRIFTS) - {"fahrenheit", "half_pulse"}))
 def test_a_drift_of_patients_or_practice_breaks_no_rule(kind):
     assert not check_mart(MART, simulate(visits=5_000, seed=2, drift=kind)).refused
 
@@ -212,6 +213,69 @@ def test_admission_practice_changes_outcomes_and_no_input():
     assert changed.select(inputs).equals(plain.select(inputs))
     rates = [adults(table.to_pandas()[late])[1].mean() for table in (plain, changed)]
     assert rates[1] < 0.75 * rates[0]
+
+
+def test_the_pulse_of_half_a_minute_is_sent_by_one_site():
+    plain, changed = (simulate(visits=8_000, seed=2, drift=kind) for kind in (None, "half_pulse"))
+    late = plain["arrived_at"].to_numpy() >= np.datetime64(TURN)
+    there = late & (plain["site"].to_numpy(zero_copy_only=False) == "county-01")
+    before, after = (table["heart_rate"].to_numpy() for table in (plain, changed))
+    assert np.array_equal(after[there], np.rint(before[there] / 2), equal_nan=True)
+    assert np.array_equal(after[~there], before[~there], equal_nan=True)
+
+
+def test_a_column_is_no_longer_recorded_at_one_site():
+    plain, changed = (simulate(visits=8_000, seed=2, drift=kind) for kind in (None, "missingness"))
+    late = plain["arrived_at"].to_numpy() >= np.datetime64(TURN)
+    there = late & (plain["site"].to_numpy(zero_copy_only=False) == "county-03")
+    assert np.isnan(changed["spo2"].to_numpy()[there]).all()
+    others = [table["spo2"].to_numpy()[~there] for table in (plain, changed)]
+    assert np.array_equal(*others, equal_nan=True)
+
+
+def test_a_silent_site_s_visits_are_not_there_and_all_others_are():
+    plain, changed = (simulate(visits=8_000, seed=2, drift=kind) for kind in (None, "silent_site"))
+    late = pc.greater_equal(plain["arrived_at"], np.datetime64(TURN, "us"))
+    gone = pc.and_(late, pc.equal(plain["site"], "county-04"))
+    assert 0 < pc.sum(gone).as_py() < 1_000
+    assert changed.equals(plain.filter(pc.invert(gone)))
+
+
+def test_more_of_the_severely_ill_are_admitted_by_the_same_rule():
+    """A line on risk and drift: who looks alike is admitted as often, there are more who look ill."""
+    before, after = drifted("prevalence")
+    ill = [(table["spo2"] < 90).mean() for table in (before, after)]
+    assert ill[1] > 1.3 * ill[0]
+    rates = [adults(table)[1].mean() for table in (before, after)]
+    assert 1.2 * rates[0] < rates[1] < 2 * rates[0]
+
+
+def test_beds_by_turn_admit_as_many_and_not_the_same():
+    plain, changed = (simulate(visits=30_000, seed=3, drift=kind) for kind in (None, "label_shift"))
+    inputs = [column.name for column in MART.columns if column.available != "after"]
+    assert changed.select(inputs).equals(plain.select(inputs))
+    late = plain["arrived_at"].to_numpy() >= np.datetime64(TURN)
+    tables = [table.to_pandas()[late] for table in (plain, changed)]
+    rates = [adults(table)[1].mean() for table in tables]
+    assert rates[1] == pytest.approx(rates[0], rel=0.1)
+    # Of the old, who are admitted most, fewer are; of the young more.
+    old, young = ([adults(t[part(t["age"])])[1].mean() for t in tables] for part in (
+        lambda age: age >= 75, lambda age: age < 40,
+    ))  # fmt: skip
+    assert old[1] < 0.9 * old[0]
+    assert young[1] > 1.1 * young[0]
+
+
+def test_years_of_one_network_keep_what_its_sites_leave_out():
+    """The shares not recorded at each site, of two seeds: alike within a network, not without one."""
+
+    def left_out(seed, network):
+        table = simulate(visits=20_000, seed=seed, network=network).to_pandas()
+        return table.groupby("site")["respiratory_rate"].apply(lambda column: column.isna().mean())
+
+    same = (left_out(5, 1) - left_out(6, 1)).abs()
+    other = (left_out(5, None) - left_out(6, None)).abs()
+    assert same.mean() < 0.5 * other.mean()
 
 
 @pytest.mark.parametrize(
