@@ -33,6 +33,15 @@ GENESIS = "0" * 64
 ANCHOR = "ledger.json"
 ROLL_BACK = "roll back"
 RECALIBRATE = "recalibrate"
+ALARM_OPENED = "alarm opened"
+ALARM_SEEN = "alarms seen"
+ALARM_ACKNOWLEDGED = "alarm acknowledged"
+ALARM_CLOSED = "alarm closed"
+ALARM_ANSWERED = "alarm answered"
+POINTS_NOWHERE = frozenset(
+    {RECALIBRATE, ALARM_OPENED, ALARM_SEEN, ALARM_ACKNOWLEDGED, ALARM_CLOSED, ALARM_ANSWERED}
+)
+"""Acts that are about a version and move no pointer."""
 
 
 @dataclass(frozen=True, kw_only=True)

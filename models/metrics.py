@@ -178,6 +178,24 @@ def at_threshold(
     return AtThreshold(threshold=threshold, **{name: found[name] for name in AT_THRESHOLD})
 
 
+def design_effect(y: npt.ArrayLike, risk: npt.ArrayLike, cluster: npt.ArrayLike) -> float:
+    """How many times as much the events vary as they would if no two rows were of one ``cluster`` (n,).
+
+    The squares of the clusters' sums of y - O/E risk over those of the rows; 1 where each row is one of
+    its own, never less. Source: Williams 2000, Biometrics 56:645 (the variance between clusters).
+
+    >>> design_effect([1, 1, 0, 0], [0.5] * 4, [1, 1, 2, 2]), design_effect([1, 0], [0.5] * 2, [1, 2])
+    (2.0, 1.0)
+    """
+    y, risk = np.asarray(y, dtype=float), np.asarray(risk, dtype=float)
+    code = pd.factorize(np.asarray(cluster))[0]
+    if len(y) == 0 or np.bincount(code).max() == 1 or not risk.sum():
+        return 1.0
+    left = y - risk * (y.sum() / risk.sum())
+    rows = float(left @ left)
+    return max(1.0, float(np.square(np.bincount(code, left)).sum() / rows)) if rows else 1.0
+
+
 def evaluate(
     y: npt.ArrayLike,
     risk: npt.ArrayLike,

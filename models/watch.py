@@ -32,8 +32,9 @@ class Alarm:
     """One kind of alarm and its response; ``low`` and ``high`` bound what is still tolerated.
 
     Of ``alert_rate`` and ``abstained_rate`` they are multiples of the rate at promotion, of
-    ``calibration`` observed/expected, of ``slope`` the calibration slope, of ``discrimination`` (low)
-    the AUROC, of ``subgroup`` observed/expected in a subgroup. None: that of the gate, or no bound.
+    ``prediction_drift`` of the mean risk then, of ``calibration`` observed/expected, of ``slope`` the
+    calibration slope, of ``discrimination`` (low) the AUROC, of ``subgroup`` observed/expected in a
+    subgroup. None: that of the gate, or no bound.
     """
 
     what: What

@@ -8,17 +8,16 @@ elsewhere stay true. Sources: see ``models.sites``.
 
 from __future__ import annotations
 
-import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,44 +28,15 @@ from data.home import Home
 from data.period import Period
 from data.pseudonym import load_key
 from data.source import Origin
-from data.store import Slice, Store, open_store
+from data.store import EVERYTHING, Slice, Store, open_store
 from data.terminal import Stage
-from models import artifact, ledger, metrics, registry, release, sites
+from models import artifact, ledger, registry, release, sites
 from models.artifact import Artifact
-from models.calibration import sigmoid
 from models.cohort import Cohort, columns, gathered
 from models.signature import Signature
+from models.sites import Estimate, Fit
 from training import card, promotion, rows
 from training.evaluate import flat
-
-FloatArray = npt.NDArray[np.float64]
-FOLDS = 5
-SPREAD = 0.5
-"""Standard deviation between sites, in log-odds, where a version saw no sites that differ: two in three
-sites within a factor of 1.65 of the overall odds. Wide enough for a few hundred outcomes to speak."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How the risks at a site agree with what happened there: ideal is 1, 0 and 1."""
-
-    oe: float | None
-    intercept: float | None
-    slope: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What ``n`` rows of a site say. ``shift`` is to be added to the log-odds there instead of
-    ``previous``; ``before`` is measured with the latter, ``after`` with the former, cross-validated.
-    """
-
-    n: int
-    events: int
-    before: Fit
-    after: Fit
-    shift: float
-    previous: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +89,31 @@ def recalibrate(
     a mart without dates is asked for a period or nobody signs, IntegrityError where the mart's contract
     changed since training.
     """
+    (done,) = recalibrate_sites(
+        home, model, sites=[site], by=by, reason=reason, version=version, period=period, stage=stage
+    )
+    return done
+
+
+def recalibrate_sites(
+    home: Home,
+    model: str,
+    *,
+    sites: Sequence[str] | None,
+    by: str,
+    reason: str,
+    version: str | None = None,
+    period: Period | None = None,
+    as_of: datetime | None = None,
+    fewest_events: int = 0,
+    stage: Stage = lambda name, done: None,  # noqa: ARG005 nobody listens
+) -> list[Recalibrated]:
+    """:func:`recalibrate` for several ``sites`` in one version; None: for all that have rows.
+
+    ``as_of``: learn only from what was known before that time. Of several sites those with too few
+    outcomes, or under ``fewest_events``, stay as they are. Raises NotEnoughDataError where none is left,
+    with the reason of the first.
+    """
     signed = Signature.of(by, reason)
     stage("fetching the version", 0.0)
     base = version or release.pointed(home.releases, model=model) or registry.latest(home, model)
@@ -127,26 +122,29 @@ def recalibrate(
     mart = marts.load(fitted.spec.mart)
     if fitted.mart.columns != mart.select([column.name for column in fitted.mart.columns]):
         raise IntegrityError(f"{model}: the contract of {mart.name} changed since training")
-    stage("reading the mart", 0.2)
-    with _rows(home, fitted, mart, site, period) as (cohort, left_out, origins):
-        if not len(cohort):
-            raise NotEnoughDataError(
-                f"{model}: no row of site {site} with a known outcome to learn from"
-                + (f"; {left_out} were learned from before" if left_out else "")
-            )
-        stage("measuring the site", 0.4)
-        found = estimate(fitted, cohort, site)
-        about = {
-            "from_version": base,
-            "learned_from": left_out,
-            "period": period.days if period else None,
-            "loads": list(cohort.load_ids),
-            "fingerprint": cohort.fingerprint,
-        }
+    stage("reading the mart", 0.1)
+    which = Slice(period=period or EVERYTHING.period, as_of=as_of)
+    asked = list(sites) if sites is not None else _sites(home, mart, which)
+    notes: dict[str, dict[str, Any]] = {}
+    found: dict[str, Estimate] = {}
+    missed: list[NotEnoughDataError] = []
+    new = fitted
+    for done, site in enumerate(asked):
+        stage(f"measuring {site}", 0.1 + 0.5 * done / len(asked))
+        try:
+            estimated, about, origins = _measured(home, fitted, mart, site, which, fewest_events)
+        except NotEnoughDataError as error:
+            missed.append(error)
+            continue
+        found[site] = estimated
+        told = {"period": period.days if period else None, "as_of": str(as_of) if as_of else None}
+        notes[site] = {"from_version": base, **told, **about, **asdict(estimated)}
+        new = _with(new, site, estimated.shift, origins)
+    if not found:
+        raise missed[0] if missed else NotEnoughDataError(f"{model}: no row of any site to learn from")
     stage("registering", 0.6)
-    note = {**about, **asdict(found)}
-    new = _with(fitted, site, found.shift, origins)
-    registered, files = _register(home, new, folder, site=site, note=note)
+    registered, files = _register(home, new, folder, notes)
+    only = next(iter(notes.items())) if len(notes) == 1 else None
     with ledger.opened(home.ledger, load_key(home.path), releases=home.releases) as book:
         entry = book.append(
             act=ledger.RECALIBRATE,
@@ -154,24 +152,31 @@ def recalibrate(
             version=registered,
             by=signed.by,
             reason=signed.reason,
-            evidence={"site": site, **note, "files": files},
+            evidence={
+                **({"site": only[0], **only[1]} if only else {"from_version": base, "sites": notes}),
+                "files": files,
+            },
         )
         ledger.anchor(home.releases, entry)
-    return Recalibrated(
-        model=model,
-        version=registered,
-        from_version=base,
-        site=site,
-        n=found.n,
-        events=found.events,
-        before=found.before,
-        after=found.after,
-        shift=found.shift,
-        previous=found.previous,
-        learned_from=left_out,
-        entry=entry.number,
-        mlflow=promotion.told(home, entry, alias=None, version=None),
-    )
+    mlflow = promotion.told(home, entry, alias=None, version=None)
+    return [
+        Recalibrated(
+            model=model,
+            version=registered,
+            from_version=base,
+            site=site,
+            n=estimated.n,
+            events=estimated.events,
+            before=estimated.before,
+            after=estimated.after,
+            shift=estimated.shift,
+            previous=estimated.previous,
+            learned_from=notes[site]["learned_from"],
+            entry=entry.number,
+            mlflow=mlflow,
+        )
+        for site, estimated in found.items()
+    ]
 
 
 def estimate(fitted: Artifact, cohort: Cohort, site: str) -> Estimate:
@@ -179,52 +184,43 @@ def estimate(fitted: Artifact, cohort: Cohort, site: str) -> Estimate:
 
     Raises NotEnoughDataError where there are too few outcomes.
     """
-    overall = _without(fitted, site).margin(fitted.features.matrix(cohort.rows), cohort.site)
-    between = fitted.calibration.spread or SPREAD
-    previous = fitted.calibration.sites.get(site, 0.0)
-    after = crossed(overall, cohort.outcome, cohort.person, between=between)
-    return Estimate(
-        n=len(cohort),
-        events=int(cohort.outcome.sum()),
-        before=measured(cohort.outcome, overall + previous),
-        after=measured(cohort.outcome, after),
-        shift=sites.shrunk(sites.intercept(overall, cohort.outcome), between),
-        previous=previous,
+    return sites.estimate(
+        _without(fitted, site).margin(fitted.features.matrix(cohort.rows), cohort.site),
+        cohort.outcome,
+        cohort.person,
+        between=fitted.calibration.spread,
+        previous=fitted.calibration.sites.get(site, 0.0),
     )
 
 
-def measured(outcome: FloatArray, log_odds: FloatArray) -> Fit:
-    """O/E, intercept and slope of the risks at one site.
+def _measured(
+    home: Home, fitted: Artifact, mart: Mart, site: str, which: Slice, fewest_events: int
+) -> tuple[Estimate, dict[str, Any], list[Origin]]:
+    """What the site's fresh rows say, what they are, and where they came from."""
+    model = fitted.spec.name
+    with _rows(home, fitted, mart, site, which) as (cohort, left_out, origins):
+        if not len(cohort):
+            raise NotEnoughDataError(
+                f"{model}: no row of site {site} with a known outcome to learn from"
+                + (f"; {left_out} were learned from before" if left_out else "")
+            )
+        if cohort.outcome.sum() < fewest_events:
+            raise NotEnoughDataError(f"{model}: under {fewest_events} events at {site}")
+        about = {
+            "learned_from": left_out,
+            "loads": list(cohort.load_ids),
+            "fingerprint": cohort.fingerprint,
+        }
+        return estimate(fitted, cohort, site), about, origins
 
-    >>> found = measured(np.array([0.0, 0.0, 0.0, 1.0] * 25), np.full(100, -np.log(3)))
-    >>> round(found.oe, 6), found.slope is None
-    (1.0, True)
-    """
-    found = metrics.calibration(outcome, sigmoid(log_odds))
-    known = {name: getattr(found, name) for name in ("oe", "intercept", "slope")}
-    return Fit(**{name: value if math.isfinite(value) else None for name, value in known.items()})
 
-
-def crossed(
-    log_odds: FloatArray,
-    outcome: FloatArray,
-    person: npt.NDArray[np.intp],
-    *,
-    between: float,
-    seed: int = 0,
-) -> FloatArray:
-    """(rows,) log-odds with the shrunken intercept of the other patients' rows, in ``FOLDS`` parts.
-
-    ``person`` (rows,) numbers the patients from 0. Raises NotEnoughDataError where the others have too
-    few outcomes.
-    """
-    people = int(person.max()) + 1
-    part = (np.random.default_rng(seed).permutation(people) % FOLDS)[person]
-    shifted = log_odds.copy()
-    for fold in range(FOLDS):
-        taught = part != fold
-        shifted[~taught] += sites.shrunk(sites.intercept(log_odds[taught], outcome[taught]), between)
-    return shifted
+def _sites(home: Home, mart: Mart, which: Slice) -> list[str]:
+    """The sites with rows in the mart, by name."""
+    found: set[str] = set()
+    with open_store(home.marts, write=False) as store:
+        for table in store.batches(mart, which, columns=[mart.site]):
+            found |= set(pc.unique(table[mart.site]).to_pylist())
+    return sorted(name for name in found if name is not None)
 
 
 def _without(fitted: Artifact, site: str) -> Artifact:
@@ -256,12 +252,11 @@ def _with(fitted: Artifact, site: str, shift: float, origins: list[Origin]) -> A
 
 @contextmanager
 def _rows(
-    home: Home, fitted: Artifact, mart: Mart, site: str, period: Period | None
+    home: Home, fitted: Artifact, mart: Mart, site: str, which: Slice
 ) -> Iterator[tuple[Cohort, int, list[Origin]]]:
     """The site's rows that the version did not learn from, how many it did, and where they came from."""
     spec, provenance = fitted.spec, fitted.manifest.provenance
     names = columns(spec, mart)
-    which = Slice(period=period) if period else Slice()
     learned = 0
 
     def of_site(store: Store) -> Iterator[pa.Table]:
@@ -291,14 +286,14 @@ def _rows(
 
 
 def _register(
-    home: Home, new: Artifact, old: Path, *, site: str, note: Mapping[str, Any]
+    home: Home, new: Artifact, old: Path, notes: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str, dict[str, str]]:
-    """Register ``new`` with the old version's figures and card, and the note of its recalibration.
+    """Register ``new`` with the old version's figures and card, and a note for each site.
 
     Returns the version, and the hashes of its files.
     """
     figures = msgspec.json.decode((old / "evaluation.json").read_bytes())
-    figures["recalibration"] = {**(figures.get("recalibration") or {}), site: note}
+    figures["recalibration"] = {**(figures.get("recalibration") or {}), **notes}
     files = card.again(old, new, figures=figures)
     with tempfile.TemporaryDirectory() as scratch:
         folder, evidence = Path(scratch, "artifact"), Path(scratch, "evidence")
@@ -315,8 +310,9 @@ def _register(
                 **asdict(new.spec.boosting),
                 "seed": new.manifest.provenance.seed,
                 "trees": new.booster.num_boosted_rounds() * new.spec.boosting.trees_a_round,
-                "recalibrated_site": site,
-                "recalibrated_from": note["from_version"],
+                # MLflow takes 6,000 characters at most.
+                "recalibrated_site": ", ".join(notes)[:1000],
+                "recalibrated_from": next(iter(notes.values()))["from_version"],
             },
             metrics=flat(figures),
             evidence=evidence,

@@ -109,3 +109,45 @@ def test_the_intercept_is_scikit_learns_where_the_slope_is_free_to_be_one():
     log_odds, outcome = site(0.4, 40_000, 7)
     model = LogisticRegression(C=np.inf).fit(log_odds[:, None], outcome)
     assert sites.intercept(log_odds, outcome).value == pytest.approx(model.intercept_[0], abs=0.05)
+
+
+def test_a_risk_that_is_off_is_measured_as_such():
+    outcome = (np.arange(400) % 2).astype(float)
+    found = sites.measured(outcome, np.full(400, -1.0))
+    assert found.oe == pytest.approx(0.5 * (1 + np.e))
+    assert found.intercept == pytest.approx(1.0)
+    assert found.slope is None  # risks that are all alike have none
+
+
+def test_the_shift_of_a_patient_comes_from_the_others():
+    """Each of five parts is scored with what the other four say, by hand."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(100), 5)
+    outcome = (rng.random(500) < 0.4).astype(float)
+    shifted = sites.crossed(np.full(500, -1.0), outcome, person, between=0.5)
+
+    of_person = shifted.reshape(100, 5)
+    assert (of_person == of_person[:, :1]).all()
+    parts = np.unique(of_person[:, 0])
+    assert len(parts) == 5
+    for part in parts:
+        taught = shifted != part
+        own = sites.intercept(np.full(taught.sum(), -1.0), outcome[taught])
+        assert part == pytest.approx(-1.0 + sites.shrunk(own, 0.5))
+
+
+def test_the_estimate_after_is_not_that_of_the_rows_that_taught():
+    """On its own rows an intercept is always right; on others' it is as right as it is."""
+    rng = np.random.default_rng(1)
+    outcome = (rng.random(120) < 0.3).astype(float)
+    log_odds = np.zeros(120)
+    own = log_odds + sites.intercept(log_odds, outcome).value
+    assert sites.measured(outcome, own).oe == pytest.approx(1.0)
+    after = sites.measured(outcome, sites.crossed(log_odds, outcome, np.arange(120), between=0.5))
+    assert abs(after.oe - 1.0) > 1e-3
+
+
+def test_too_few_outcomes_among_the_others_are_too_few():
+    outcome = (np.arange(200) < 11).astype(float)  # 11 in all, 9 or less in some four parts
+    with pytest.raises(NotEnoughDataError, match="needs 10 of the rarer outcome"):
+        sites.crossed(np.zeros(200), outcome, np.arange(200), between=0.5)

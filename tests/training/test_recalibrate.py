@@ -16,11 +16,10 @@ from data.period import Period
 from data.pseudonym import load_key
 from data.simulate import simulate
 from data.source import Origin
-from data.store import open_store
+from data.store import EVERYTHING, Slice, open_store
 from models import artifact, catalog, ledger, metrics, registry, release, sites
 from models.calibration import Calibration, sigmoid
 from training import promotion, recalibrate
-from training.recalibrate import crossed, measured
 
 KEY = b"0123456789abcdef"
 MODEL = "ed_admission"
@@ -52,48 +51,6 @@ def load(home, table, name="new", mart=MART, use="care"):
         store.load(mart, [table], Origin(load_id=name, source="own", use=use), key=KEY)
 
 
-def test_a_risk_that_is_off_is_measured_as_such():
-    outcome = (np.arange(400) % 2).astype(float)
-    found = measured(outcome, np.full(400, -1.0))
-    assert found.oe == pytest.approx(0.5 * (1 + np.e))
-    assert found.intercept == pytest.approx(1.0)
-    assert found.slope is None  # risks that are all alike have none
-
-
-def test_the_shift_of_a_patient_comes_from_the_others():
-    """Each of five parts is scored with what the other four say, by hand."""
-    rng = np.random.default_rng(0)
-    person = np.repeat(np.arange(100), 5)
-    outcome = (rng.random(500) < 0.4).astype(float)
-    shifted = crossed(np.full(500, -1.0), outcome, person, between=0.5)
-
-    of_person = shifted.reshape(100, 5)
-    assert (of_person == of_person[:, :1]).all()
-    parts = np.unique(of_person[:, 0])
-    assert len(parts) == 5
-    for part in parts:
-        taught = shifted != part
-        own = sites.intercept(np.full(taught.sum(), -1.0), outcome[taught])
-        assert part == pytest.approx(-1.0 + sites.shrunk(own, 0.5))
-
-
-def test_the_estimate_after_is_not_that_of_the_rows_that_taught():
-    """On its own rows an intercept is always right; on others' it is as right as it is."""
-    rng = np.random.default_rng(1)
-    outcome = (rng.random(120) < 0.3).astype(float)
-    log_odds = np.zeros(120)
-    own = log_odds + sites.intercept(log_odds, outcome).value
-    assert measured(outcome, own).oe == pytest.approx(1.0)
-    after = measured(outcome, crossed(log_odds, outcome, np.arange(120), between=0.5))
-    assert abs(after.oe - 1.0) > 1e-3
-
-
-def test_too_few_outcomes_among_the_others_are_too_few():
-    outcome = (np.arange(200) < 11).astype(float)  # 11 in all, 9 or less in some four parts
-    with pytest.raises(NotEnoughDataError, match="needs 10 of the rarer outcome"):
-        crossed(np.zeros(200), outcome, np.arange(200), between=0.5)
-
-
 def fitted_on(stock, **changes):
     return replace(stock.fitted, **changes)
 
@@ -108,8 +65,8 @@ def mart_home(stock, tmp_path):
     return home
 
 
-def rows(home, fitted, site, period=None, mart=MART):
-    with recalibrate._rows(home, fitted, mart, site, period) as (cohort, left_out, origins):
+def rows(home, fitted, site, which=EVERYTHING, mart=MART):
+    with recalibrate._rows(home, fitted, mart, site, which) as (cohort, left_out, origins):
         return cohort, left_out, [origin.load_id for origin in origins]
 
 
@@ -136,7 +93,8 @@ def test_rows_that_the_version_learned_from_are_left_out(mart_home, stock):
 
 
 def test_a_period_bounds_the_rows(mart_home, stock):
-    cohort, _, _ = rows(mart_home, stock.fitted, SITE, Period.between("2021-05", "2021-06"))
+    which = Slice(period=Period.between("2021-05", "2021-06"))
+    cohort, _, _ = rows(mart_home, stock.fitted, SITE, which)
     months = {str(month) for month in cohort.time.astype("datetime64[M]")}
     assert months == {"2021-05", "2021-06"}
 
@@ -188,7 +146,7 @@ def test_without_dates_the_patients_who_taught_are_left_out(stays, undated):
 def test_without_dates_a_period_is_a_usage_error(stays, undated):
     mart = marts.load("inpatient_stay")
     with pytest.raises(UsageError, match="ask for no period"):
-        rows(stays, undated, "s0", Period.between("2021-01", None), mart=mart)
+        rows(stays, undated, "s0", Slice(period=Period.between("2021-01", None)), mart=mart)
 
 
 def test_terms_of_the_rows_bind_the_version(stock):
@@ -229,7 +187,7 @@ def test_a_version_that_saw_its_sites_differ_shrinks_by_what_it_saw(mart_home, s
         cohort.outcome,
     )
     assert 0 < shifts[0] < shifts[1] < shifts[2] < own.value
-    assert shifts[1] == pytest.approx(sites.shrunk(own, recalibrate.SPREAD))
+    assert shifts[1] == pytest.approx(sites.shrunk(own, sites.SPREAD))
 
 
 @pytest.fixture
