@@ -37,7 +37,9 @@ class Period:
     @property
     def days(self) -> tuple[str, str]:
         """The first and the last day."""
-        return f"{self.start:%Y-%m-%d}", f"{self.end - timedelta(days=1):%Y-%m-%d}"
+        # strftime would write the year 1 as 1.
+        last = self.end - timedelta(days=1)
+        return self.start.date().isoformat(), last.date().isoformat()
 
     def __str__(self) -> str:
         return " to ".join(self.days)

@@ -47,12 +47,11 @@ import msgspec
 from data.errors import UsageError
 from models import catalog, ledger
 from models.ledger import Entry
+from models.signature import PLAN, of_plan
 from models.sites import FEWEST_EVENTS
 
 FILE = "change-control.toml"
 DEFAULT = "default"
-NAME = "change control"
-"""Who signs an act that rests on the file."""
 Action = Literal["recalibrate", "retrain", "withdraw"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 TEXTS = ("description", "protocol", "impact")
@@ -142,7 +141,7 @@ class Plan:
     @property
     def signature(self) -> str:
         """Who signs what the plan lets happen; see :func:`signs`."""
-        return f"{NAME} ({self.approved_by})"
+        return f"{PLAN} ({self.approved_by})"
 
     def rule(self, model: str, action: Action) -> Rule:
         """The model's own rule, else the default, else that a person signs."""
@@ -191,15 +190,6 @@ def read(home: Path) -> Plan:
     )
 
 
-def signs(by: str) -> bool:
-    """Whether ``by`` of an entry is a plan, and no person.
-
-    >>> signs("change control (Dr Chen, 2026-11-24)"), signs("change control board")
-    (True, False)
-    """
-    return by.startswith(f"{NAME} (")
-
-
 def spent(entries: Iterable[Entry], model: str, action: Action, *, now: datetime) -> int:
     """How often in the year before ``now`` the action was taken on the model without a signature.
 
@@ -216,11 +206,15 @@ def spent(entries: Iterable[Entry], model: str, action: Action, *, now: datetime
     cut_short = [
         entry
         for entry in ours
-        if entry.act != ledger.ALARM_ANSWERED and signs(entry.by) and entry.number not in told
+        if entry.act != ledger.ALARM_ANSWERED and of_plan(entry.by) and entry.number not in told
     ]
-    return sum(
-        answer["action"] == action and answer["change_control"] is not None for answer in answers
-    ) + len({entry.version for entry in cut_short if _led_to(entry, cut_short) == action})
+    whole = [
+        answer
+        for answer in answers
+        if answer["action"] == action and answer["change_control"] is not None
+    ]
+    begun = {entry.version for entry in cut_short if _led_to(entry, cut_short) == action}
+    return len(whole) + len(begun)
 
 
 def _led_to(act: Entry, acts: Iterable[Entry]) -> Action:

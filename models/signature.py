@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from data.errors import UsageError
 
+PLAN = "change control"
+"""Who signs an act that rests on ``change-control.toml``, before the name of who approved it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
@@ -17,7 +20,9 @@ class Signature:
 
     @classmethod
     def of(cls, by: str, reason: str, *, options: tuple[str, str] = ("--by", "--reason")) -> Signature:
-        """Raises UsageError naming the option that is empty."""
+        """Raises UsageError naming the option that is empty, or a person who signs as a plan would."""
+        if of_plan(by):
+            raise UsageError(f"{options[0]}: a person's name; so the change control plan signs")
         for option, text in zip(options, (by, reason), strict=True):
             if not person(text):
                 raise UsageError(f"{option}: who acts and why is written down; it may not be empty")
@@ -34,6 +39,15 @@ class Signature:
         if person(other.by) == person(self.by):
             raise UsageError("--override-by: an override is a second person's, not that of --by")
         return other
+
+
+def of_plan(by: str) -> bool:
+    """Whether ``by`` is a change control plan, and no person.
+
+    >>> of_plan("change control (Dr Chen, 2026-11-24)"), of_plan("change control board")
+    (True, False)
+    """
+    return by.startswith(f"{PLAN} (")
 
 
 def person(name: str) -> str:

@@ -192,11 +192,16 @@ def crossed(
 ) -> FloatArray:
     """(rows,) log-odds with the shrunken intercept of the other patients' rows, in ``FOLDS`` parts.
 
-    ``person`` (rows,) numbers the patients from 0. Raises NotEnoughDataError where the others have too
-    few outcomes.
+    ``person`` (rows,) numbers the patients from 0. Those with an event are dealt out evenly, and so are
+    the others: whether there are enough must not hang on how patients are numbered. Raises
+    NotEnoughDataError where the others have too few outcomes.
     """
-    people = int(person.max()) + 1
-    part = (np.random.default_rng(seed).permutation(people) % FOLDS)[person]
+    rng = np.random.default_rng(seed)
+    came = np.bincount(person, outcome) > 0
+    part_of = np.empty(len(came), dtype=np.intp)
+    for stratum in (np.flatnonzero(came), np.flatnonzero(~came)):
+        part_of[rng.permutation(stratum)] = np.arange(len(stratum)) % FOLDS
+    part = part_of[person]
     shifted = log_odds.copy()
     for fold in range(FOLDS):
         taught = part != fold

@@ -34,7 +34,7 @@ class Alarm:
     Of ``alert_rate`` and ``abstained_rate`` they are multiples of the rate at promotion, of
     ``prediction_drift`` of the mean risk then, of ``calibration`` observed/expected, of ``slope`` the
     calibration slope, of ``discrimination`` (low) the AUROC, of ``subgroup`` observed/expected in a
-    subgroup. None: that of the gate, or no bound.
+    subgroup over that of all others. None: that of the gate, or no bound.
     """
 
     what: What

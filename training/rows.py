@@ -59,7 +59,8 @@ def taught(home: Home, fitted: Artifact, *, mart: Mart) -> npt.NDArray[np.int64]
 
     None where the mart holds no row of its loads: in another hospital's mart all are strangers.
     """
-    loads = Slice(loads=fitted.manifest.provenance.load_ids)
+    past = fitted.manifest.provenance
+    loads = Slice(loads=past.load_ids, as_of=past.as_of)
     with read(home, fitted.spec, mart, loads) as (cohort, _):
         if not len(cohort):
             return np.empty(0, dtype=np.int64)

@@ -238,8 +238,9 @@ def answers(
     """Predictions with ``start <= at < end``, ordered by (at, prediction_id), as :data:`ANSWERS`.
 
     Of each only what it takes to judge it: neither inputs nor explanation, which are nearly all of a
-    row. ``outcome`` is the one recorded last up to ``as_of``, and so it is with what ``used`` says of a
-    card. ``reasons`` are of the rows without a risk, or of none. A naive time is taken as UTC.
+    row. What was recorded after ``as_of`` is not there: a prediction, an outcome, a word on a card;
+    ``outcome`` is the last until then. ``reasons`` are of the rows without a risk, or of none. A naive
+    time is taken as UTC.
     """
     known = utc(as_of)
     given: dict[str, ColumnElement[Any]] = {
@@ -251,14 +252,15 @@ def answers(
     asked = [given[name] if name in given else prediction.c[name] for name in ANSWERS.names]
     query = (
         select(*asked)
-        .where(_within(model, utc(start), utc(end), version, pointer))
+        .where(_within(model, utc(start), utc(end), version, pointer), prediction.c.received_at <= known)
         .order_by(prediction.c.at, prediction.c.prediction_id)
     )
-    result = connection.execute(query, execution_options={"yield_per": _CHUNK})
-    for rows in result.partitions():
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        arrays = [_typed(values, field.type) for values, field in zip(columns, ANSWERS, strict=True)]
-        yield pa.record_batch(arrays, schema=ANSWERS)
+    with _as_bytes(connection):
+        result = connection.execute(query, execution_options={"yield_per": _CHUNK})
+        for rows in result.partitions():
+            columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+            arrays = [_typed(values, field.type) for values, field in zip(columns, ANSWERS, strict=True)]
+            yield pa.record_batch(arrays, schema=ANSWERS)
 
 
 def opened(
@@ -271,12 +273,16 @@ def opened(
     columns = [prediction.c[name] for name in OPENED.names]
     for first in range(0, len(names), _ASKED):
         some = names[first : first + _ASKED]
-        rows = connection.execute(select(*columns).where(prediction.c.prediction_id.in_(some))).all()
+        with _as_bytes(connection):
+            query = select(*columns).where(prediction.c.prediction_id.in_(some))
+            rows = connection.execute(query).all()
         if not rows:
             continue
         found: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        found[1], _ = keyring.open_all(found[1], found[0])
-        arrays = [_typed(values, field.type) for values, field in zip(found, OPENED, strict=True)]
+        ids, sealed = (_typed(values, pa.string()).to_pylist() for values in found[:2])
+        texts, _ = keyring.open_all(sealed, ids)
+        given = [ids, texts, *found[2:]]
+        arrays = [_typed(values, field.type) for values, field in zip(given, OPENED, strict=True)]
         yield pa.record_batch(arrays, schema=OPENED)
 
 
@@ -287,13 +293,18 @@ def of_encounter(
     model: str,
     version: str,
     pointer: Pointer,
+    as_of: datetime,
     last: bool = False,
 ) -> dict[str, str]:
-    """Encounter -> its first prediction with a risk, or its last, of the whole log.
+    """Encounter -> its first prediction with a risk, or its last, of the whole log as of then.
 
     By (at, prediction_id), of that version and pointer.
     """
-    scored = and_(_within(model, None, None, version, pointer), prediction.c.status == "scored")
+    scored = and_(
+        _within(model, None, None, version, pointer),
+        prediction.c.status == "scored",
+        prediction.c.received_at <= utc(as_of),
+    )
     order = [prediction.c.at, prediction.c.prediction_id]
     found: dict[str, str] = {}
     for first in range(0, len(encounters), _ASKED):
@@ -301,7 +312,9 @@ def of_encounter(
         query = select(prediction.c.encounter, prediction.c.prediction_id).where(some, scored)
         # Of a key that comes again a dict keeps the later.
         query = query.order_by(*(order if last else [column.desc() for column in order]))
-        found |= dict(connection.execute(query).tuples().all())
+        with _as_bytes(connection):
+            rows = connection.execute(query).all()
+        found |= {_text(encounter): _text(name) for encounter, name in rows}
     return found
 
 
@@ -353,11 +366,29 @@ def _said(*terms: ColumnElement[bool]) -> ColumnElement[Any]:
     )
 
 
+@contextmanager
+def _as_bytes(connection: Connection) -> Iterator[None]:
+    """SQLite's texts as bytes: of one row that is no UTF-8 the driver would read no other either."""
+    if not is_sqlite(connection.engine.url):
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = bytes
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
 def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """An array of ``kind``, null where a value is not of it: SQLite holds any value in any column."""
     try:
         # SQLite's times are text, and have no zone.
-        if pa.types.is_timestamp(kind) and any(type(value) is str for value in values):
+        if pa.types.is_timestamp(kind) and any(isinstance(value, str | bytes) for value in values):
             return pa.array(values, pa.string()).cast(pa.timestamp("us")).cast(kind)
         return pa.array(values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError):

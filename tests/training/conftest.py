@@ -12,10 +12,11 @@ from data import telemetry
 from data.home import Home
 from data.marts.ed_visit import MART
 from data.period import Period
+from data.pseudonym import load_key
 from data.simulate import simulate
 from data.source import Origin
 from data.store import Slice, open_store
-from models import artifact, registry
+from models import artifact, ledger, registry
 from models.artifact import Artifact
 from models.calibration import Calibration
 from training import card, rows
@@ -104,3 +105,65 @@ def own(tracked, tmp_path) -> Home:
     for name in ("marts.duckdb", "mlflow.db"):
         shutil.copy(tracked.path / name, home.path / name)
     return home
+
+
+PLAN = """\
+approved_by = "Dr Chen, 2026-11-24"
+[default.recalibrate]
+without_signature = true
+largest_shift = 2.0
+fewest_events = 100
+most_a_year = 2
+description = "A site's intercept is learned anew."
+protocol = "p"
+impact = "i"
+[default.withdraw]
+without_signature = true
+most_a_year = 1
+description = "The model is taken away."
+protocol = "p"
+impact = "i"
+"""
+
+
+class Watch:
+    """What monitoring writes into the ledger of a home, and the plan that people put beside it."""
+
+    def __init__(self, home):
+        self.home = home
+
+    def append(self, act, evidence, *, version="1", by="caremodels monitor", model=MODEL):
+        """The number of the new entry."""
+        home = self.home
+        with ledger.opened(home.ledger, load_key(home.path), releases=home.releases) as book:
+            entry = book.append(
+                act=act, model=model, version=version, by=by, reason="seen", evidence=evidence
+            )
+            ledger.anchor(home.releases, entry)
+        return entry.number
+
+    def raised(self, response, *, to="2021-09-30", pointer="champion", **more):
+        """An alarm that is opened; by default of September 2021 and of no single site."""
+        place = {"column": None, "site": more.pop("site", None), "group": None}
+        evidence = {
+            "pointer": pointer,
+            "alarm": {"what": "calibration", **place, "response": response},
+            "window": {"from": more.pop("first", f"{to[:8]}01"), "to": to},
+        }
+        return self.append(ledger.ALARM_OPENED, evidence, **more)
+
+    def seen(self, *, to, raised=(), quiet=()):
+        """A later window, in which alarms go on or have come to rest."""
+        window = {"from": f"{to[:8]}01", "to": to}
+        evidence = {"pointer": "champion", "window": window, "raised": [*raised], "quiet": [*quiet]}
+        return self.append(ledger.ALARM_SEEN, evidence)
+
+    def plan(self, old="", new="", more=""):
+        """The change control plan, with ``new`` instead of ``old``."""
+        assert old in PLAN
+        (self.home.path / "change-control.toml").write_text(PLAN.replace(old, new) + more)
+
+
+@pytest.fixture
+def watch(home) -> Watch:
+    return Watch(home)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data.contract import Column
 from models.artifact import LOGISTIC
 from models.comparator import MAJORITY
-from models.ledger import RECALIBRATE, Entry
+from models.ledger import POINTS_NOWHERE, Entry
 from training.documents.bundle import Bundle
 from training.documents.words import (
     at,
@@ -54,7 +54,7 @@ def release_date(b: Bundle) -> str:
 
 def _moved(b: Bundle) -> list[Entry]:
     """The acts that moved a pointer to this version, or away from it."""
-    return [entry for entry in b.ledger if entry.act != RECALIBRATE]
+    return [entry for entry in b.ledger if entry.act not in POINTS_NOWHERE]
 
 
 def summary(b: Bundle) -> str:
