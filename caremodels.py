@@ -8,7 +8,6 @@ to standard error and only to a terminal. Exit codes: 0 done or quiet, 1 failure
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import runpy
 import signal
@@ -24,6 +23,8 @@ from data.errors import CaremodelsError, GateRefusedError
 from data.home import Home
 from data.period import Period
 from data.terminal import progress, show
+from monitoring import commands as watching
+from training import respond_commands
 
 ROOT = Path(__file__).resolve().parent
 
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     telemetry.off()
     # XGBoost's threads spin while they wait, which is ruinous beside another busy process.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         code: int = options.run(options, Home.from_env())
     except CaremodelsError as error:
@@ -219,41 +220,6 @@ def score(options: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def outcomes_load(options: argparse.Namespace, home: Home) -> int:
-    from monitoring import outcomes
-
-    with progress() as stage:
-        totals = outcomes.load(home, marts.load(options.mart), stage=stage)
-    show(totals, as_json=options.json)
-    return 0
-
-
-def monitor(options: argparse.Namespace, home: Home) -> int:
-    from models import artifact, catalog, release
-    from monitoring import run
-
-    spec = catalog.load(options.model)
-    period = Period.between(options.first, options.last)
-    version = options.version or release.pointed(home.releases, model=spec.name, pointer=options.pointer)
-    if version is None:
-        raise CaremodelsError(f"{spec.name}: no version is released, so that nothing is to be watched")
-    folder = home.releases / spec.name / version
-    loaded = artifact.load(folder)
-    with progress() as stage:
-        found = run.monitor(
-            home,
-            loaded,
-            version,
-            period,
-            pointer=options.pointer,
-            at_promotion=json.loads((folder / "evaluation.json").read_text(encoding="utf-8")),
-            stage=stage,
-        )
-    result = asdict(found)
-    show(result, as_json=options.json, short=_verdict)
-    return {"quiet": 0, "alarm": 3, "insufficient": 4}[result["verdict"]]
-
-
 def card(options: argparse.Namespace, home: Home) -> int:
     from data.pseudonym import load_key
     from models import artifact, catalog, ledger, registry
@@ -306,7 +272,7 @@ def demo(options: argparse.Namespace, home: Home) -> int:
     return outcome
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="caremodels", description="Clinical risk models: trained, explained, recorded, watched."
     )
@@ -361,16 +327,8 @@ def _parser() -> argparse.ArgumentParser:
     scoring.add_argument("--out", type=Path, required=True, metavar="FILE", help="Parquet")
     scoring.add_argument("--explain", action="store_true", help="with each feature's contribution")
 
-    arrived = commands.add_parser("outcomes", help="what happened").add_subparsers(required=True)
-    joining = command.add(
-        arrived, "load", outcomes_load, "join outcomes in the mart to the prediction log"
-    )
-    joining.add_argument("mart", metavar="MART")
-
-    watching = command.add_for_model(commands, "monitor", monitor, "drift and outcomes of a window")
-    command.version(watching, default="the champion, or the challenger")
-    command.pointer(watching)
-    command.period(watching)
+    watching.add(commands)
+    respond_commands.add(commands)
 
     showing = command.add_for_model(commands, "card", card, "write a version's card")
     command.version(showing, default="the newest")
@@ -447,14 +405,6 @@ def _signed(result: Mapping[str, Any]) -> dict[str, Any]:
     """The ledger's last entry without its evidence."""
     last = {name: value for name, value in (result["last"] or {}).items() if name != "evidence"}
     return {**result, "last": last}
-
-
-def _verdict(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The verdict, what drifted, and where to read on."""
-    names = ("model", "version", "n", "outcomes", "verdict")
-    drifted = [row for row in result["columns"] if row["drifted"]]
-    rest = {"drifted": drifted, "alarms": result["alarms"], "report": result["report"]}
-    return {**{name: result[name] for name in names}, **rest}
 
 
 if __name__ == "__main__":

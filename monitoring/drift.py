@@ -26,9 +26,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtrik, chdtri
+from scipy.special import bdtrik, chdtri, ndtri
 
 from data.contract import Text
+from models.artifact import Artifact
 from models.reference import ABSENT, OTHER, SMALLEST_CELL, Binned, ranges
 from monitoring.window import Counts, Window
 
@@ -36,7 +37,9 @@ MIN_ROWS = 100
 """Of a window or of one site in it; with fewer, a threshold of more than 0.4 finds nothing."""
 FLOOR = 0.1
 ALPHA = 0.05
-"""Chance of any false alarm in one window."""
+"""Chance of any false alarm among the tests that are made at once, unless told."""
+LOST = 0.1
+"""The share of rows in which a value is no longer recorded, or suddenly is, that is worth a look."""
 TOLERATED = 0.005
 EXPECTED = 5
 """The least count that chi-square wants in a cell (Cochran 1954, Biometrics 10:417)."""
@@ -110,10 +113,9 @@ def tested(window: Window) -> Iterator[tuple[str | None, Counts]]:
 
 def cells_of(site: str | None, counts: Counts) -> list[Cells]:
     """The inputs and the risk that can be tested there; none under ``MIN_ROWS`` scored rows."""
-    reference = counts.reference
-    if reference is None or counts.scored < MIN_ROWS:
+    reference, patients = counts.reference, counts.patients
+    if reference is None or counts.scored < MIN_ROWS or not patients:
         return []
-    patients = counts.patients
     found = (
         prepare(binned, counts.cells[binned.column], patients=patients, site=site)
         for binned in (*reference.columns, reference.risk)
@@ -173,17 +175,17 @@ def scaled(counts: FloatArray) -> Ints:
     return np.asarray(rows)
 
 
-def threshold(cells: Cells, *, tests: int) -> float:
+def threshold(cells: Cells, *, tests: int, alpha: float = ALPHA) -> float:
     """The PSI over which ``cells`` have drifted, where ``tests`` are made at once."""
     freedom = len(cells.labels) - 1
     if freedom < 1:
         return FLOOR
     scale = 1 / cells.patients + 1 / cells.then.sum()
-    return float(FLOOR + scale * chdtri(freedom, ALPHA / tests))
+    return float(FLOOR + scale * chdtri(freedom, alpha / tests))
 
 
-def judge(cells: Cells, value: float, *, tests: int) -> Finding:
-    limit = threshold(cells, tests=tests)
+def judge(cells: Cells, value: float, *, tests: int, alpha: float = ALPHA) -> Finding:
+    limit = threshold(cells, tests=tests, alpha=alpha)
     return Finding(
         column=cells.column,
         site=cells.site,
@@ -194,9 +196,29 @@ def judge(cells: Cells, value: float, *, tests: int) -> Finding:
     )
 
 
-def refusals(site: str | None, counts: Counts, *, tests: int) -> list[Finding]:
+def missing(cells: Cells, *, tests: int, alpha: float = ALPHA) -> Finding:
+    """By how much the share not recorded has changed: a loss of values, told apart from their shift.
+
+    The threshold is ``LOST`` and what a difference of two shares reaches by chance (Wald).
+    """
+    then, now = cells.missing
+    m = int(cells.then.sum())
+    pooled = (now * cells.patients + then * m) / (cells.patients + m)
+    error = np.sqrt(pooled * (1 - pooled) * (1 / cells.patients + 1 / m))
+    limit = float(LOST - ndtri(alpha / (2 * tests)) * error)
+    return Finding(
+        column=cells.column,
+        site=cells.site,
+        statistic="missing",
+        value=now - then,
+        threshold=limit,
+        drifted=abs(now - then) > limit,
+    )
+
+
+def refusals(site: str | None, counts: Counts, *, tests: int, alpha: float = ALPHA) -> list[Finding]:
     """Share of rows refused for each field, of all rows there, the refused among them."""
-    limit = refusal_limit(counts.rows, tests=tests)
+    limit = refusal_limit(counts.rows, tests=tests, alpha=alpha)
     return [
         Finding(
             column=name,
@@ -210,26 +232,30 @@ def refusals(site: str | None, counts: Counts, *, tests: int) -> list[Finding]:
     ]
 
 
-def refusal_limit(rows: int, *, tests: int) -> float:
+def findings(window: Window, loaded: Artifact) -> tuple[list[Cells], list[Finding]]:
+    """Every test of inputs and risks, over all sites and at each, and the cells that were tested.
+
+    The chance of any false finding among them is what the spec's alarms may spend on one look.
+    """
+    watch = loaded.spec.watch
+    alpha = watch.alpha / watch.looks
+    slices = list(tested(window))
+    cells = [found for site, counts in slices for found in cells_of(site, counts)]
+    tests = max(1, 2 * len(cells) + sum(len(counts.refused) for _, counts in slices))
+    found = [judge(one, psi(one.drawn_now, one.drawn_then), tests=tests, alpha=alpha) for one in cells]
+    found += [missing(one, tests=tests, alpha=alpha) for one in cells if one.column != "risk"]
+    for site, counts in slices:
+        found += refusals(site, counts, tests=tests, alpha=alpha)
+    return cells, found
+
+
+def refusal_limit(rows: int, *, tests: int, alpha: float = ALPHA) -> float:
     """The share that chance exceeds in one of ``tests / ALPHA`` windows at most.
 
     >>> refusal_limit(1000, tests=50)
     0.013
     """
-    return float(np.ceil(bdtrik(1 - ALPHA / tests, rows, TOLERATED)) / rows)
-
-
-def abstained(site: str | None, counts: Counts) -> Finding:
-    """Share of rows outside the cohort. Nobody knows what it should be: told, not judged."""
-    share = counts.status["abstained"] / counts.rows
-    return Finding(
-        column="abstained",
-        site=site,
-        statistic="abstained_share",
-        value=share,
-        threshold=None,
-        drifted=False,
-    )
+    return float(np.ceil(bdtrik(1 - alpha / tests, rows, TOLERATED)) / rows)
 
 
 def _merged(

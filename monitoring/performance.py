@@ -1,93 +1,180 @@
-"""How good the answers were, where the outcome is known by now.
+"""How good the answers were, where the outcome is known by now: overall, by site and by subgroup.
 
-Under ``FEWEST_OUTCOMES`` outcomes or ``FEWEST_EVENTS`` of the rarer one the measures are null with
-a reason: their intervals would cover everything. Calibration is an alarm when the whole 95 %
-interval of observed/expected or of the slope lies outside the spec's limits, so that neither a
-small window nor a small miscalibration raises one.
+Under ``FEWEST_OUTCOMES`` outcomes or ``FEWEST_EVENTS`` of the rarer one the measures are null with a
+reason: their intervals would cover everything. Answers that a clinician was shown stand apart from
+those that nobody was, since a warning changes the outcome that it warned of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from models import metrics
+import numpy as np
+import numpy.typing as npt
+
+from models import curves, metrics
 from models.spec import ModelSpec
+from monitoring import analytic
+from monitoring.answers import Answers
 from monitoring.window import Window
 
 FEWEST_OUTCOMES = 50
 FEWEST_EVENTS = 10
-MEASURES = ("auroc", "auprc", "brier", "calibration", "intervals")
-HELD = {"oe": "observed/expected", "slope": "the calibration slope"}
+MEASURES = ("auroc", "auprc", "brier", "brier_skill", "calibration", "at_threshold", "intervals")
+MOST = 200_000
+"""Answers that are measured; of more some so many are, by patient: an AUROC moves by a thousandth."""
+SITE = "site"
+BINS, THRESHOLDS = 10, 21
+"""Of the calibration curve, and of the decision curve."""
 _RESAMPLED = 10_000_000
 """Rows drawn by the bootstrap in all: 500 samples up to 20,000 rows, fewer of more, where the
 interval is narrow whatever their number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Breach:
-    """A calibration measure whose interval lies outside its limits."""
-
-    measure: str
-    value: float
-    low: float
-    high: float
-    limits: tuple[float, float]
-
-    def __str__(self) -> str:
-        return (
-            f"{HELD[self.measure]} is {self.value:.2f} ({self.low:.2f} to {self.high:.2f}), "
-            f"outside {self.limits[0]:g} to {self.limits[1]:g}"
-        )
-
-
 def measure(
     window: Window, spec: ModelSpec, *, at_promotion: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """``{n, events, reason, auroc, auprc, brier, calibration, intervals, at_promotion}``.
+    """``{n, events, reason, counted, MEASURES, curves, groups, apart, at_promotion}``.
 
     Either ``reason`` is null or the measures are. Intervals resample patients; a row that names none
-    stands alone. ``at_promotion``: what the version's ``evaluation.json`` holds.
+    stands alone. ``curves``: observed against predicted, and net benefit over the spec's thresholds.
+    ``groups``: as in the version's ``evaluation.json``, each site one of them; those of under 20
+    patients are suppressed. ``apart``: answers that were not shown, and those that were.
+    ``at_promotion``: what ``evaluation.json`` holds of the same.
     """
-    n, events = len(window.outcome), int(window.outcome.sum())
-    then = None
-    if at_promotion is not None:
-        then = {name: at_promotion.get(name) for name in ("n", "events", *MEASURES)}
-        then["intervals"] = _held(then["intervals"])
-    known: dict[str, Any] = {"n": n, "events": events, "reason": None}
-    if n < FEWEST_OUTCOMES or min(events, n - events) < FEWEST_EVENTS:
+    answers = window.answers
+    places = np.flatnonzero(answers.labelled)
+    y = answers.outcome[places]
+    n, events = len(places), int(y.sum())
+    known: dict[str, Any] = {"n": n, "events": events, "reason": None, "counted": spec.watch.counts}
+    then = _then(at_promotion)
+    people = len(np.unique(answers.patient[places]))
+    few = n < FEWEST_OUTCOMES or min(events, n - events) < FEWEST_EVENTS
+    if few or people < metrics.SMALLEST_GROUP:
         reason = (
             f"{n} outcomes are known, {min(events, n - events)} of the rarer kind; "
             f"at least {FEWEST_OUTCOMES} and {FEWEST_EVENTS} are needed"
+            if few
+            else f"the outcomes are of {people} patients; at least {metrics.SMALLEST_GROUP} are needed"
         )
-        return {**known, "reason": reason, **dict.fromkeys(MEASURES), "at_promotion": then}
+        nothing = dict.fromkeys(MEASURES)
+        empty: dict[str, Any] = {"curves": None, "groups": [], "apart": {}, "at_promotion": then}
+        return {**known, "reason": reason, **nothing, **empty}
+    every, places = places, _sample(places, answers.patient)
+    groups = _groups(window, every)
+    drawn = np.searchsorted(every, places)
     evaluation = metrics.evaluate(
-        window.outcome,
-        window.risk,
+        answers.outcome[places],
+        answers.risk[places],
         threshold=spec.alert_at,
-        cluster=window.patient,
-        bootstrap=max(100, min(500, _RESAMPLED // n)),
+        cluster=answers.patient[places],
+        person=answers.patient[places],
+        groups={name: level[drawn] for name, level in groups.items()},
+        bootstrap=max(100, min(500, _RESAMPLED // len(places))),
     )
     figures = metrics.as_dict(evaluation)
-    kept = {name: figures[name] for name in MEASURES[:-1]}
-    kept["intervals"] = _held(figures["intervals"])
-    return {**known, **kept, "at_promotion": then}
+    kept = {name: figures[name] for name in MEASURES}
+    kept["at_threshold"] = kept["at_threshold"] | {"treat_all": _treat_all(y, spec.alert_at)}
+    rows = [row for row in figures["groups"] if row["level"] != _UNOPENED]
+    if len(places) < n:
+        rows = [row | _counted(groups[row["group"]] == row["level"], y, row) for row in rows]
+    return {
+        **known,
+        **kept,
+        "curves": drawn_curves(answers.outcome[places], answers.risk[places], spec),
+        "groups": rows,
+        "apart": apart(answers, spec),
+        "at_promotion": then,
+    }
 
 
-def _held(intervals: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Of the measures that may raise an alarm."""
-    return {name: intervals[name] for name in HELD if name in intervals} if intervals else None
+def drawn_curves(
+    y: npt.NDArray[np.float64], risk: npt.NDArray[np.float64], spec: ModelSpec
+) -> dict[str, list[dict[str, float]]]:
+    """``calibration``: risk, observed, low, high and n of bins of about as many rows, none of a few;
+    ``net_benefit``: threshold, model, treat_all, treat_none.
+    """
+    bins = max(2, min(BINS, len(y) // (2 * metrics.SMALLEST_GROUP)))
+    thresholds = np.linspace(*spec.benefit, THRESHOLDS)
+    observed = curves.calibration_curve(y, risk, bins=bins)
+    return {
+        "calibration": observed[observed["n"] >= metrics.SMALLEST_GROUP].to_dict("records"),
+        "net_benefit": curves.net_benefit(y, risk, thresholds).to_dict("records"),
+    }
 
 
-def breaches(measured: Mapping[str, Any], spec: ModelSpec) -> list[Breach]:
-    """The calibration measures to raise an alarm over."""
-    found = []
-    for name, limits in (("oe", spec.limits.oe), ("slope", spec.limits.slope)):
-        span = (measured["intervals"] or {}).get(name)
-        if span is None or span["low"] is None:
-            continue
-        if span["low"] > limits[1] or span["high"] < limits[0]:
-            value = measured["calibration"][name]
-            found.append(Breach(measure=name, value=value, limits=limits, **span))
+def _sample(places: npt.NDArray[np.intp], patient: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """Those of about ``MOST`` answers, all that are of the patients who are drawn."""
+    if len(places) <= MOST:
+        return places
+    people, of = np.unique(patient[places], return_inverse=True)
+    return places[(np.random.default_rng(0).random(len(people)) < MOST / len(places))[of]]
+
+
+def _counted(
+    there: npt.NDArray[np.bool_], y: npt.NDArray[np.float64], row: Mapping[str, Any]
+) -> dict[str, Any]:
+    """How many a group has, also of those that were not drawn."""
+    return {"n": int(there.sum()), "events": None if row["suppressed"] else int(y[there].sum())}
+
+
+_UNOPENED = "(not opened)"
+
+
+def _groups(window: Window, places: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[np.object_]]:
+    """Attribute -> level of each answer at ``places``; one that no answer tells is left out."""
+    answers = window.answers
+    names = np.array([*answers.sites, None], dtype=object)[answers.site[places]]
+    found = {SITE: np.array([name or "(none named)" for name in names], dtype=object)}
+    for attribute, levels in window.groups.items():
+        level = np.array([_UNOPENED if one is None else one for one in levels[places]], dtype=object)
+        if (level != _UNOPENED).any():
+            found[attribute] = level
     return found
+
+
+def apart(answers: Answers, spec: ModelSpec) -> dict[str, dict[str, Any] | None]:
+    """Of answers that were not shown and that were: n, events, AUROC, O/E and slope with intervals."""
+    found: dict[str, dict[str, Any] | None] = {}
+    for name, mask in (("unshown", ~answers.shown), ("shown", answers.shown)):
+        part = answers.take(answers.labelled & mask)
+        n, events = len(part), int(part.outcome.sum())
+        enough = n >= FEWEST_OUTCOMES and min(events, n - events) >= FEWEST_EVENTS
+        found[name] = (
+            {"n": n, "events": events, **summary(part, threshold=spec.alert_at)} if enough else None
+        )
+    return found
+
+
+def summary(answers: Answers, *, threshold: float) -> dict[str, dict[str, float] | None]:
+    """AUROC, O/E, slope and net benefit of ``answers``, all of them labelled, in closed form.
+
+    Intervals are as much wider as several rows of one patient make the events vary more.
+    """
+    y, risk = answers.outcome, answers.risk
+    z = analytic.Z95 * metrics.design_effect(y, risk, answers.patient) ** 0.5
+    found = {
+        "auroc": analytic.auroc(y, risk, z=z),
+        "oe": analytic.oe(y, risk, z=z),
+        "slope": analytic.slope(y, risk, z=z),
+        "net_benefit": analytic.net_benefit(y, risk, threshold=threshold, z=z),
+    }
+    return {name: span(interval) for name, interval in found.items()}
+
+
+def span(interval: analytic.Interval) -> dict[str, float] | None:
+    """An interval as JSON; None where it is not defined."""
+    if not np.isfinite(interval).all():
+        return None
+    return dict(zip(("value", "low", "high"), map(float, interval), strict=True))
+
+
+def _treat_all(y: npt.NDArray[np.float64], threshold: float) -> float:
+    return float(y.mean() - (1 - y.mean()) * threshold / (1 - threshold))
+
+
+def _then(at_promotion: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if at_promotion is None:
+        return None
+    return {name: at_promotion.get(name) for name in ("n", "events", *MEASURES, "groups")}

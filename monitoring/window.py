@@ -1,65 +1,67 @@
-"""A stretch of the prediction log, counted: no row of it goes further than this module.
+"""A stretch of the prediction log, counted: no input of a row goes further than this module.
 
-Inputs become counts on the cells of the version's own reference, for all sites together and for
-each site that the reference knows. Only risk, outcome and the patient's keyed hash of answered
-rows stay as arrays: performance is resampled by patient. The risk is that of the model's event: of an
+Inputs become counts on the cells of the version's own reference, for all sites together and for each
+site that the reference knows. Status, sites, risks and outcomes are of every row; inputs and
+explanations, which are sealed and nearly all of a row, are opened of a sample, the larger of a small
+site. ``answers`` holds what performance is measured by. The risk is that of the model's event: of an
 ordinal model the log's own ``risk`` is that of the level which was answered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pyarrow as pa
 from sqlalchemy import Engine
 
-from data.contract import Kind
-from data.log.read import Pointer, batches, count
+from data.contract import Rows
+from data.log.read import Pointer
 from data.log.seal import Keyring
 from data.period import Period
 from models.artifact import Artifact
-from models.calibration import sigmoid
-from models.reference import Reference
+from models.reference import Binned, Reference
+from monitoring import counting
+from monitoring.answers import STATUS, Answers, Lost
+from monitoring.counting import BoolArray, Faults, FloatArray, Ints
+from monitoring.sampled import MOST, MOST_OF_SITE, UTC_ZONE, grouped, sample
 
-FloatArray = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
-UNDECLARED = "(field that the model does not declare)"
-_JSON_TYPES: dict[Kind, Any] = {
-    "number": float | None,
-    "integer": float | None,
-    "flag": bool | None,
-    "category": str | None,
-    "text": str | None,
-    "time": str | None,
-}
-_FAULTS = msgspec.json.Decoder(list[dict[str, str]])
 
 
 @dataclass(kw_only=True)
 class Counts:
     """One site, or all together. ``cells``: column -> rows in each cell of ``reference``.
 
-    ``refusals`` counts rows by (field, rule), ``refused`` rows by field: a row that breaks two
-    rules of one field counts once. ``reference`` is None for a site that the version never knew.
-    ``people`` numbers the patient of each row whose cells are counted.
+    ``cells`` are of the drawn rows, those of "risk" of all that were scored; ``daily`` are the same by
+    day (days, cells), the first the period's first. ``refusals`` counts rows by (field, rule),
+    ``refused`` rows by field: a row that breaks two rules of one field counts once. ``abstentions``
+    counts rows by rule. ``reasons``: feature -> drawn rows, the sum of its contributions' absolute
+    values and of their squares. ``alerts``: risks at or over the alert's threshold. ``outcomes``:
+    answers that can be held against one. ``unreadable``: rows in which something makes no sense.
+    ``last_at``: the latest row, on the wall clock. ``reference`` is None for a site that the version
+    never knew, whose ``cells`` are those of all sites. ``people`` numbers the patient of each row whose
+    cells are counted.
     """
 
     reference: Reference | None
     status: Counter[str] = field(default_factory=Counter)
     refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    cells: dict[str, npt.NDArray[np.intp]] = field(default_factory=dict)
+    abstentions: Counter[str] = field(default_factory=Counter)
+    cells: dict[str, Ints] = field(default_factory=dict)
+    daily: dict[str, Ints] = field(default_factory=dict)
+    reasons: dict[str, tuple[int, float, float]] = field(default_factory=dict)
     people: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    alerts: int = 0
     outcomes: int = 0
     unreadable: int = 0
+    last_at: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -74,21 +76,47 @@ class Counts:
         """Different people behind the cells; a row that names none stands alone."""
         return len(np.unique(np.concatenate(self.people))) if self.people else 0
 
-    def add(self, column: str, codes: npt.NDArray[np.intp], cells: int) -> None:
-        counted = np.bincount(codes, minlength=cells)
-        self.cells[column] = self.cells[column] + counted if column in self.cells else counted
+    def add(self, binned: Binned, cells: Ints, days: counting.Days, rows: Ints) -> None:
+        """Count the cells of a column, given of ``rows``."""
+        counted, daily = counting.tally(binned, cells, days.day[rows], days.days)
+        self.cells[binned.column] = counted
+        if daily is not None:
+            self.daily[binned.column] = daily
 
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """``outcome`` (0 or 1), ``risk`` of it and ``patient`` of the scored rows whose outcome is known."""
+    """What is known of a window as of a moment.
+
+    ``answers`` are those of the window, ``past`` those of the year before, or of the share
+    ``past_share`` of its days. ``groups``: attribute -> level of each answer, None where it was not
+    drawn for all sites together. ``share``: of the scored rows, that whose inputs were to be opened for
+    all sites together. ``as_of`` is naive UTC, ``zone`` names that of ``period``.
+    """
 
     period: Period
+    zone: str = "UTC"
+    as_of: datetime = datetime(9999, 1, 1)  # noqa: DTZ001 naive UTC
     whole: Counts
     sites: Mapping[str, Counts]
-    outcome: FloatArray
-    risk: FloatArray
-    patient: npt.NDArray[np.intp]
+    answers: Answers = field(default_factory=Answers.none)
+    past: Answers = field(default_factory=Answers.none)
+    past_share: float = 1.0
+    groups: Mapping[str, Texts] = field(default_factory=dict)
+    share: float = 1.0
+
+    @property
+    def outcome(self) -> FloatArray:
+        """0 or 1, of the answers that can be held against one; as are the next two."""
+        return self.answers.outcome[self.answers.labelled]
+
+    @property
+    def risk(self) -> FloatArray:
+        return self.answers.risk[self.answers.labelled]
+
+    @property
+    def patient(self) -> npt.NDArray[np.int64]:
+        return self.answers.patient[self.answers.labelled]
 
 
 def read(
@@ -99,30 +127,138 @@ def read(
     *,
     keyring: Keyring,
     pointer: Pointer = "champion",
+    zone: ZoneInfo = UTC_ZONE,
+    as_of: datetime | None = None,
+    most: int = MOST,
+    most_of_site: int = MOST_OF_SITE,
+    salt: int = 0,
     done: Callable[[float], None] = lambda share: None,  # noqa: ARG005 a listener that does not listen
 ) -> Window:
-    """Count the window batch by batch. ``period`` is taken as UTC and goes by the log's ``at``.
+    """Count the window. ``period`` is the wall clock of ``zone`` and goes by the log's ``at``.
 
     ``pointer``: a version's own answers, or what it silently said to another's requests; never both.
-    Inputs that ``keyring`` does not open count as unreadable.
+    ``as_of``: outcomes recorded later are not known yet; by default now. The same ``as_of`` gives the
+    same window. Inputs are opened of ``most`` rows or so, and of ``most_of_site`` of each site; which,
+    follows from the predictions' ids and ``salt``. Inputs that ``keyring`` does not open count as
+    unreadable.
 
     Raises UnavailableError where the log cannot be read.
     """
-    span: dict[str, Any] = {
-        "model": loaded.spec.name,
-        "start": period.start,
-        "end": period.end,
-        "version": version,
-        "pointer": pointer,
-    }
-    expected = count(engine, **span)
-    counting = _Counting(loaded)
-    seen = 0
-    for batch in batches(engine, keyring=keyring, **span):
-        counting.take(batch)
-        seen += batch.num_rows
-        done(seen / max(expected, seen))
-    return counting.window(period)
+    sampled = sample(
+        engine,
+        loaded,
+        version,
+        period,
+        keyring=keyring,
+        pointer=pointer,
+        zone=zone,
+        as_of=as_of,
+        most=most,
+        most_of_site=most_of_site,
+        salt=salt,
+        done=done,
+    )
+    answers, places, opened = sampled.answers, sampled.places, sampled.opened
+    unreadable = np.zeros(len(answers), dtype=bool)
+    unreadable[places] = ~(opened.readable & opened.sound)
+    declared = {column.name for column in loaded.mart.columns}
+    faults, unread = counting.faults_of(declared, answers, sampled.stretch.reasons)
+    unreadable |= unread
+    drawn = np.zeros(len(answers), dtype=bool)
+    drawn[places] = opened.readable
+    found = count(
+        loaded,
+        period,
+        replace(answers, drawn=drawn),
+        inputs={name: values[opened.readable] for name, values in opened.inputs.items()},
+        contributions=opened.contributions[opened.readable],
+        together=sampled.together[opened.readable],
+        groups={name: values[opened.readable] for name, values in opened.groups.items()},
+        faults=faults,
+        unreadable=unreadable,
+        lost=sampled.stretch.lost,
+        past=sampled.stretch.past,
+        past_share=sampled.stretch.share,
+        zone=zone.key,
+        as_of=sampled.as_of,
+    )
+    done(1.0)
+    # What was asked for, also where it could not be opened.
+    return replace(found, share=int(sampled.together.sum()) / max(1, int(answers.scored.sum())))
+
+
+def count(
+    loaded: Artifact,
+    period: Period,
+    answers: Answers,
+    *,
+    inputs: Rows,
+    contributions: FloatArray | None = None,
+    together: BoolArray | None = None,
+    groups: Mapping[str, Texts] | None = None,
+    faults: Faults | None = None,
+    unreadable: BoolArray | None = None,
+    lost: Sequence[Lost] = (),
+    past: Answers | None = None,
+    past_share: float = 1.0,
+    zone: str = "UTC",
+    as_of: datetime = datetime(9999, 1, 1),  # noqa: DTZ001 naive UTC
+) -> Window:
+    """The window of ``answers``: pure, from arrays. Simulations come in here.
+
+    Of the k rows that ``answers.drawn`` marks: ``inputs`` typed columns (k,) as ``data.contract.Rows``
+    has them, a column left out is not counted; ``contributions`` (k, features), NaN in a row without;
+    ``together`` (k,), which of them also count for all sites together, by default each; ``groups``,
+    attribute -> level (k,), besides those of ``spec.subgroups`` that are among ``inputs``. ``faults``:
+    place in ``answers`` of a row without a risk -> (field, rule) of each of its reasons.
+    ``unreadable``: mask of ``answers``.
+    """
+    drawn = np.flatnonzero(answers.drawn)
+    shown = np.ones(len(drawn), dtype=bool) if together is None else together
+    whole, sites = _counted(loaded.reference, answers, loaded.spec.alert_at)
+    _lost(whole, sites, lost)
+    slices = {"": whole, **sites}
+    _faulty(slices, answers, faults or {})
+    if unreadable is not None:
+        for site, many in Counter(answers.site[unreadable].tolist()).items():
+            for counts in _of(slices, answers, site):
+                counts.unreadable += many
+    days = counting.Days.of(period, answers)
+    names = [feature.name for feature in loaded.features.features]
+    at_site = counting.by_site(answers, drawn)
+    scored = np.flatnonzero(answers.scored)
+    risks_at = counting.by_site(answers, scored)
+    parts = [("", np.flatnonzero(shown), scored)]
+    parts += [(name, at_site[name], scored[risks_at[name]]) for name in at_site]
+    for name, rows, risks in parts:
+        if name not in slices:
+            continue
+        counts = slices[name]
+        reference = counts.reference or loaded.reference
+        typed = [
+            (binned, counting.cells_of(binned, loaded.mart[binned.column], inputs[binned.column][rows]))
+            for binned in reference.columns
+            if binned.column in inputs
+        ]
+        for binned, cells in typed:
+            counts.add(binned, cells, days, drawn[rows])
+        risk = reference.risk
+        counts.add(risk, risk.assign(answers.risk[risks]), days, risks)
+        counts.people.append(answers.patient[drawn[rows]])
+        if contributions is not None:
+            counts.reasons = counting.sums(names, contributions[rows])
+    return Window(
+        period=period,
+        zone=zone,
+        as_of=as_of,
+        whole=whole,
+        sites=dict(sorted(sites.items())),
+        answers=answers,
+        past=Answers.none(answers.sites) if past is None else past,
+        past_share=past_share,
+        groups=_groups(loaded, answers, inputs, groups or {}, drawn[shown], np.flatnonzero(shown)),
+        share=int(shown.sum()) / max(1, len(scored)),
+    )
 
 
 def quality(window: Window) -> dict[str, Any]:
@@ -175,148 +311,87 @@ def _last_share(counts: Sequence[int] | npt.NDArray[np.intp]) -> float | None:
     return int(counts[-1]) / total if total else None
 
 
-class _Counting:
-    """What is known of the window so far."""
+def _counted(
+    reference: Reference, answers: Answers, alert_at: float
+) -> tuple[Counts, dict[str, Counts]]:
+    """Status, alerts, outcomes and the latest row: of every row, together and at each site."""
+    n = len(answers.sites)
+    site = np.where(answers.site < 0, n, answers.site)  # the last place is of no site
+    kinds = np.bincount(site * len(STATUS) + answers.status, minlength=(n + 1) * len(STATUS))
+    status = kinds.reshape(n + 1, len(STATUS))
+    with np.errstate(invalid="ignore"):
+        alerts = np.bincount(site[answers.risk >= alert_at], minlength=n + 1)
+    outcomes = np.bincount(site[answers.labelled], minlength=n + 1)
+    latest = np.full(n + 1, np.datetime64("NaT"), dtype="datetime64[s]")
+    np.fmax.at(latest, site, answers.at)
 
-    def __init__(self, loaded: Artifact) -> None:
-        self._reference = loaded.reference
-        self._declared = {column.name for column in loaded.mart.columns}
-        self._decoder = _decoder(loaded)
-        self._whole = Counts(reference=loaded.reference)
-        self._sites: dict[str, Counts] = {}
-        self._answered: list[tuple[FloatArray, FloatArray]] = []
-        self._patients: list[npt.NDArray[np.int64]] = []
-        self._nobody = 0
-
-    def take(self, batch: pa.RecordBatch) -> None:
-        site = _texts(batch["site"])
-        status = _texts(batch["status"])
-        self._statuses(site, status, batch)
-        scored = np.flatnonzero(status == "scored")
-        if not len(scored):
-            return
-        risk = sigmoid(batch["margin"].to_numpy(zero_copy_only=False)[scored])
-        texts = batch["inputs"].to_pylist()
-        patient = self._numbered(_texts(batch["patient"])[scored])
-        self._inputs([texts[position] for position in scored], site[scored], patient, risk)
-
-        outcome = batch["outcome"].to_numpy(zero_copy_only=False).astype(np.float64)[scored]
-        known = ~np.isnan(outcome) & ~np.isnan(risk)
-        self._answered.append((outcome[known], risk[known]))
-        self._patients.append(patient[known])
-        for name, rows in Counter(site[scored[known]]).items():
-            for counts in self._slices(name):
-                counts.outcomes += rows
-
-    def window(self, period: Period) -> Window:
-        empty = np.zeros(0)
-        outcome, risk = (
-            np.concatenate([empty, *(answered[part] for answered in self._answered)]) for part in (0, 1)
-        )
-        return Window(
-            period=period,
-            whole=self._whole,
-            sites=dict(sorted(self._sites.items())),
-            outcome=outcome,
-            risk=risk,
-            # In order of appearance: the numbers differ from run to run, the bootstrap must not.
-            patient=pd.factorize(np.concatenate([np.zeros(0, np.int64), *self._patients]))[0],
+    def one(own: Reference | None, rows: slice) -> Counts:
+        last = np.fmax.reduce(latest[rows])
+        kind = status[rows].sum(axis=0).tolist()
+        return Counts(
+            reference=own,
+            status=Counter({name: of for name, of in zip(STATUS, kind, strict=True) if of}),
+            alerts=int(alerts[rows].sum()),
+            outcomes=int(outcomes[rows].sum()),
+            last_at=None if np.isnat(last) else last.item(),
         )
 
-    def _slices(self, site: str | None) -> Iterable[Counts]:
-        """All sites together, and ``site``."""
-        yield self._whole
-        if site is not None:
-            if site not in self._sites:
-                self._sites[site] = Counts(reference=self._reference.sites.get(site))
-            yield self._sites[site]
-
-    def _statuses(self, site: Texts, status: Texts, batch: pa.RecordBatch) -> None:
-        for (name, kind), rows in Counter(zip(site, status, strict=True)).items():
-            for counts in self._slices(name):
-                counts.status[kind] += rows
-        refused = np.flatnonzero(status == "refused")
-        reasons = batch["reasons"].take(pa.array(refused)).to_pylist()
-        for position, text in zip(refused, reasons, strict=True):
-            faults = {(self._field(fault["field"]), fault["reason"]) for fault in _faults(text)}
-            for counts in self._slices(site[position]):
-                counts.refusals.update(faults)
-                counts.refused.update({name for name, _ in faults})
-
-    def _field(self, name: str) -> str:
-        # A caller may put anything into the name of a field, a patient's included.
-        return name if name in self._declared else UNDECLARED
-
-    def _numbered(self, patients: Texts) -> npt.NDArray[np.int64]:
-        """A number for each patient, another for each row that names none."""
-        first = self._nobody
-        self._nobody += len(patients)
-        return np.array(
-            [hash(first + position if name is None else name) for position, name in enumerate(patients)],
-            dtype=np.int64,
-        )
-
-    def _inputs(
-        self,
-        texts: list[str | None],
-        site: Texts,
-        patient: npt.NDArray[np.int64],
-        risk: FloatArray,
-    ) -> None:
-        """Count the cells of scored rows; the reference is of the same cohort."""
-        rows, readable = self._decode(texts)
-        for name, lost in Counter(site[~readable]).items():
-            for counts in self._slices(name):
-                counts.unreadable += lost
-        site, patient = site[readable], patient[readable]
-        values = {"risk": risk[readable]}
-        if rows:
-            columns = zip(*map(msgspec.structs.astuple, rows), strict=True)
-            for binned, cells in zip(self._reference.columns, columns, strict=True):
-                values[binned.column] = np.array(cells, dtype=object if binned.kept else np.float64)
-        own = [name for name in set(site) if name in self._reference.sites]
-        parts = [(self._whole, slice(None)), *((self._sites[name], site == name) for name in own)]
-        for counts, mask in parts:
-            assert counts.reference is not None
-            counts.people.append(patient[mask])
-            for binned in (*counts.reference.columns, counts.reference.risk):
-                if binned.column in values:
-                    codes = binned.assign(values[binned.column][mask])
-                    counts.add(binned.column, codes, len(binned.labels))
-
-    def _decode(self, texts: list[str | None]) -> tuple[list[msgspec.Struct], npt.NDArray[np.bool_]]:
-        """The inputs that can be read, and the mask of them."""
-        readable = np.array([text is not None for text in texts], dtype=bool)
-        joined = ",".join(text for text in texts if text is not None)
-        with suppress(msgspec.MsgspecError):
-            rows = self._decoder.decode(f"[{joined}]")
-            if len(rows) == readable.sum():
-                return rows, readable
-        rows = []
-        for position in np.flatnonzero(readable):
-            alone: list[msgspec.Struct] = []
-            with suppress(msgspec.MsgspecError):
-                alone = self._decoder.decode(f"[{texts[position]}]")
-            readable[position] = len(alone) == 1
-            rows += alone if len(alone) == 1 else []
-        return rows, readable
+    sites = {
+        name: one(reference.sites.get(name), slice(place, place + 1))
+        for place, name in enumerate(answers.sites)
+        if status[place].any()
+    }
+    return one(reference, slice(None)), sites
 
 
-def _decoder(loaded: Artifact) -> msgspec.json.Decoder[list[msgspec.Struct]]:
-    """Typed: a text in the place of a number makes its row unreadable, and nothing fails."""
-    fields = [
-        (binned.column, _JSON_TYPES[loaded.mart[binned.column].kind], None)
-        for binned in loaded.reference.columns
-    ]
-    return msgspec.json.Decoder(list[msgspec.defstruct("Inputs", fields)])  # type: ignore[misc]
+def _of(slices: Mapping[str, Counts], answers: Answers, site: int) -> Iterator[Counts]:
+    """All sites together, and the one of number ``site``."""
+    yield slices[""]
+    if site >= 0:
+        yield slices[answers.sites[site]]
 
 
-def _faults(text: str | None) -> list[dict[str, str]]:
-    try:
-        return _FAULTS.decode(text or "[]")
-    except msgspec.MsgspecError:
-        return []
+def _faulty(slices: Mapping[str, Counts], answers: Answers, faults: Faults) -> None:
+    """Count refusals and abstentions; rows that tell the same are counted in one go."""
+    places = np.fromiter(faults, dtype=np.intp, count=len(faults))
+    site, status = (column[places].tolist() for column in (answers.site, answers.status))
+    alike = Counter(zip(site, status, map(frozenset, faults.values()), strict=True))
+    refused = STATUS.index("refused")
+    for (at, kind, told), rows in alike.items():
+        pairs = sorted(told)  # a set has another order in every process, and ties are listed by it
+        for counts in _of(slices, answers, at):
+            if kind == refused:
+                counts.refusals.update(dict.fromkeys(pairs, rows))
+                counts.refused.update(dict.fromkeys((name for name, _ in pairs), rows))
+            else:
+                counts.abstentions.update(dict.fromkeys((rule for _, rule in pairs), rows))
 
 
-def _texts(column: pa.Array) -> Texts:
-    return np.array(column.to_pylist(), dtype=object)
+def _lost(whole: Counts, sites: dict[str, Counts], lost: Sequence[Lost]) -> None:
+    """Count what makes no sense, at a site that may have sent nothing else."""
+    assert whole.reference is not None
+    for row in lost:
+        found = [whole]
+        if row.site:
+            own = whole.reference.sites.get(row.site)
+            found.append(sites.setdefault(row.site, Counts(reference=own)))
+        for counts in found:
+            counts.unreadable += 1
+            if row.status is not None:
+                counts.status[row.status] += 1
+
+
+def _groups(
+    loaded: Artifact,
+    answers: Answers,
+    inputs: Rows,
+    told: Mapping[str, Texts],
+    places: Ints,
+    shown: Ints,
+) -> dict[str, Texts]:
+    """Attribute -> level of each answer, in the order of the spec."""
+    found: dict[str, Texts] = {}
+    for name, level in grouped(loaded, inputs, told).items():
+        found[name] = np.full(len(answers), None, dtype=object)
+        found[name][places] = level[shown]
+    return found

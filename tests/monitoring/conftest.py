@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -28,6 +29,8 @@ from models.features import FeatureMap
 from models.linear import Logistic
 from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build
+from monitoring.answers import USED, Answers
+from monitoring.window import Counts, Window
 from training import fit
 from training.pair import Pair
 
@@ -103,6 +106,33 @@ def loaded():
     )
 
 
+def answers(risk, outcome=None, *, at=None, site=None, sites=SITES, used="answered", **given):
+    """Scored answers of May, each of a patient of its own, all known and counted."""
+    n = len(risk)
+    at = np.datetime64("2026-05-01") + np.arange(n) * 31 // max(n, 1) if at is None else at
+    place = np.zeros(n, dtype=np.intp) if site is None else np.asarray(site, dtype=np.intp)
+    arrays = {
+        "at": np.asarray(at, dtype="datetime64[s]"),
+        "site": place,
+        "status": np.zeros(n, dtype=np.int8),
+        "used": np.full(n, USED.index(used), dtype=np.int8),
+        "risk": np.asarray(risk, dtype=float),
+        "outcome": np.full(n, np.nan) if outcome is None else np.asarray(outcome, dtype=float),
+        "mature": np.ones(n, dtype=bool),
+        "counts": np.ones(n, dtype=bool),
+        "patient": np.arange(n),
+        "drawn": np.zeros(n, dtype=bool),
+    }
+    return Answers(sites=tuple(sites), **arrays | given)
+
+
+def windowed(now, past=None, **given):
+    """The window of May with those answers, nothing of their inputs known."""
+    counts = Counts(reference=None)
+    past = Answers.none(now.sites) if past is None else past
+    return Window(period=MAY, whole=counts, sites={}, answers=now, past=past, **given)
+
+
 class Log:
     """Writes what the service would have."""
 
@@ -114,8 +144,9 @@ class Log:
 
     def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1):
         """``refuse``: (mask, field, rule) of rows that the check did not let through."""
-        margin = self.loaded.margin(self.loaded.features.matrix(visits.rows))
-        risk = sigmoid(margin)
+        scored = self.loaded.score(visits.rows)
+        margin, risk = scored.margin, scored.risk
+        names = [feature.name for feature in self.loaded.features.features]
         refused = np.zeros(len(risk), dtype=bool) if refuse is None else refuse[0]
         records, known = [], []
         for i in range(len(risk)):
@@ -131,7 +162,10 @@ class Log:
                     column.name: show_cell(column, visits.rows[column.name][i])
                     for column in self.loaded.mart.columns
                 }
+                said = dict(zip(names, scored.contributions[i].tolist(), strict=True))
                 record |= {"risk": float(risk[i]), "margin": float(margin[i])}
+                record |= {"base_value": float(scored.base_value[i])}
+                record["contributions"] = msgspec.json.encode(said).decode()
                 record["inputs"] = msgspec.json.encode(cells).decode()
                 known.append(
                     OutcomeRow(
@@ -177,3 +211,9 @@ def visits():
 @pytest.fixture
 def may():
     return MAY
+
+
+@pytest.fixture
+def make():
+    """How to make answers, and a window of them, from arrays."""
+    return SimpleNamespace(answers=answers, window=windowed)

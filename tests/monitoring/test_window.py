@@ -11,7 +11,8 @@ import pytest
 from data.log.outcomes import OutcomeRow, record_outcomes
 from data.log.seal import load_keyring
 from data.period import Period
-from monitoring.window import UNDECLARED, quality, read
+from monitoring.counting import UNDECLARED
+from monitoring.window import quality, read
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -139,7 +140,8 @@ def test_batches_do_not_show(log, loaded, visits, may, monkeypatch):
     told = []
     pieces = read(log.engine, loaded, "3", may, keyring=log.keyring, done=told.append)
     assert told[-1] == 1
-    assert len(told) == 8
+    assert told == sorted(told)
+    assert len(told) > 8
     assert pieces.whole.patients == whole.whole.patients == 500
     assert np.array_equal(pieces.patient, whole.patient)
     for column, cells in whole.whole.cells.items():
