@@ -1,4 +1,4 @@
-"""What ``serving.py`` measures caremodels against, each as somebody would write it with BentoML.
+"""What ``over_http.py`` measures caremodels against, each as somebody would write it with BentoML.
 
 ``Native`` and ``Mounted`` do nothing: they read a request and send a short answer. ``Naive`` gives the
 same risk as caremodels and explains it, with pandas and ``shap.TreeExplainer``; it records nothing.

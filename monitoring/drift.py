@@ -300,4 +300,4 @@ def _rare(group: Sequence[int], window: Ints, expected: FloatArray) -> bool:
 
 
 def percent(share: float) -> str:
-    return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
+    return f"{share:.1%}" if share < 0.0995 else f"{share:.0%}"

@@ -48,7 +48,10 @@ def proposals(
         if response == "recalibrate":
             named = {alarm["site"] for alarm in calling}
             details = recalibration(
-                window, loaded, None if None in named else {name for name in named if name}
+                window,
+                loaded,
+                None if None in named else {name for name in named if name},
+                since=min((alarm["since"] for alarm in calling if alarm["since"]), default=None),
             )
         rule = plan.rule(loaded.spec.name, response) if response in ACTIONS else None
         beyond = _beyond(rule, details) if rule else []
@@ -68,14 +71,17 @@ def proposals(
     return proposed
 
 
-def recalibration(window: Window, loaded: Artifact, of: set[str] | None = None) -> list[dict[str, Any]]:
+def recalibration(
+    window: Window, loaded: Artifact, of: set[str] | None = None, *, since: str | None = None
+) -> list[dict[str, Any]]:
     """Of each site in ``of``, None: of every site, the intercept that its answers call for.
 
-    From the answers of the window and of the past year that count, are mature and were not shown. A
-    site that has too few is told with the ``reason``, and without figures.
+    From the answers of the window and of the past year that count, are mature and were not shown;
+    ``since`` a day (YYYY-MM-DD) on which the calibration changed: what was before it teaches nothing of
+    what is now. A site that has too few is told with the ``reason``, and without figures.
     """
     found = []
-    for site, answers in _by_site(window, of).items():
+    for site, answers in _by_site(window, of, since).items():
         try:
             found.append({"site": site, "reason": None, **_estimate(loaded, site, answers)})
         except NotEnoughDataError as error:
@@ -84,10 +90,12 @@ def recalibration(window: Window, loaded: Artifact, of: set[str] | None = None) 
     return found
 
 
-def _by_site(window: Window, of: set[str] | None) -> dict[str, Answers]:
+def _by_site(window: Window, of: set[str] | None, since: str | None) -> dict[str, Answers]:
     """The answers that teach, of the past year and of the window, by the name of their site."""
+    first = np.datetime64(since or "0001-01-01", "s")
     parts = [
-        answers.take(answers.labelled & ~answers.shown) for answers in (window.past, window.answers)
+        answers.take(answers.labelled & ~answers.shown & (answers.at >= first))
+        for answers in (window.past, window.answers)
     ]
     names = sorted({name for part in parts for name in part.sites})
     found = {}

@@ -306,6 +306,7 @@ def _besides(what: str, message: str | None, *, state: str | None = None) -> dic
     return {
         "number": None,
         "state": state,
+        "opened": None,
         "acknowledged": None,
         "closed": None,
         "what": what,

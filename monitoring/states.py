@@ -77,7 +77,7 @@ def record(
 
 def unrecorded(alarms: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The alarms of a window where the ledger cannot be written: without a number, and open."""
-    nothing = {"number": None, "state": "open", "acknowledged": None, "closed": None}
+    nothing = {"number": None, "state": "open", "opened": None, "acknowledged": None, "closed": None}
     return [{**alarm, **nothing} for alarm in alarms]
 
 
@@ -196,4 +196,4 @@ def _state(stands: Opened) -> dict[str, Any]:
         name: {"at": act.at, "by": act.by, "reason": act.reason} if act else None
         for name, act in acts.items()
     }
-    return {"number": stands.number, "state": stands.state, **said}
+    return {"number": stands.number, "state": stands.state, "opened": dict(stands.window), **said}

@@ -109,8 +109,12 @@ def _outcomes(monitored: Mapping[str, Any], spec: ModelSpec) -> str:
     if oe["value"] is None:
         return f"{known}."
     expected = f"{events / oe['value']:,.0f}" if oe["value"] else "some"
-    judged = _calibrated(oe, bounds(spec, "calibration", spec.limits.oe), shown)
-    return f"{known} where {expected} were expected: {judged}."
+    limits = bounds(spec, "calibration", spec.limits.oe)
+    judged = _calibrated(oe, limits, shown)
+    told = any(alarm["what"] == "calibration" for alarm in standing(monitored["alarms"]))
+    # One month may look bad by chance: the alarm is raised by a test over the year.
+    more = "" if told or "the risks" not in judged else ". For an alarm more of it must be seen"
+    return f"{known} where {expected} were expected: {judged}{more}."
 
 
 def _judged(measured: Mapping[str, Any]) -> tuple[int, int, Mapping[str, Any], str]:
@@ -141,7 +145,9 @@ def _calibrated(oe: Mapping[str, Any], limits: tuple[float, float], shown: str) 
         return f"somewhat {side}, within the limits of {limits[0]:g} to {limits[1]:g} {figures}"
     if side == "fewer" and "that a clinician" in shown:
         return f"fewer, as a warning that is heeded makes them {figures}"
-    return f"the risks are too {'high' if side == 'fewer' else 'low'} {figures}"
+    sure = high < limits[0] or low > limits[1]
+    seem = "are" if sure else "seem"
+    return f"the risks {seem} too {'high' if side == 'fewer' else 'low'} {figures}"
 
 
 def _foreseen(monitored: Mapping[str, Any], spec: ModelSpec) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import caremodels
 from data import marts, source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,6 +26,26 @@ def test_the_targets_and_files_that_it_names_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
     for path in re.findall(r"`((?:data|models|training|docs|benchmarks)/[\w./]+)`", README):
         assert (ROOT / path).exists(), path
+
+
+def typed(text):
+    """Each command of the code blocks, without what is said beside it or follows from the shell."""
+    for block in re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for command in re.findall(r"(?:^\$?\s*|=|\s)(caremodels [a-z].*)", line):
+                for part in re.split(r" && |; | \|\| | & | &$", command):
+                    words = re.split(r"\s{3,}|\s+#", part.removeprefix("caremodels "))[0]
+                    if part.startswith("caremodels ") and "…" not in words:
+                        yield words
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/operations.md"])
+def test_every_command_that_is_typed_is_one(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    commands = list(typed(text))
+    assert commands
+    for words in commands:
+        caremodels.parser().parse_args(shlex.split(words))
 
 
 @pytest.mark.slow

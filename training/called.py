@@ -49,6 +49,11 @@ class Called:
         return _pointer(self.about)
 
     @property
+    def since(self) -> str | None:
+        """The first day of what the alarms are about, as far as any of them tells it."""
+        return min((one.alarm["since"] for one in self.alarms if one.alarm.get("since")), default=None)
+
+    @property
     def because(self) -> str:
         """The reason of every act that this leads to."""
         numbers = ", ".join(str(one.number) for one in self.alarms)

@@ -171,7 +171,7 @@ def _recalibrate(home: Home, spec: ModelSpec, called: Called, now: datetime, sta
         spec.name,
         sites=None if None in named else sorted(named),
         version=called.about.version,
-        period=_stretch(called.window, as_of.date()) if as_of else None,
+        period=_stretch(called.window, as_of.date(), called.since) if as_of else None,
         as_of=as_of,
         fewest_events=called.rule.fewest_events or 0,
         by=called.signed.by,
@@ -265,17 +265,22 @@ def _today(home: Home, spec: ModelSpec, now: datetime) -> datetime | None:
     return now.astimezone(home.zone).replace(tzinfo=None)
 
 
-def _stretch(window: Mapping[str, str], today: date) -> Period:
-    """The window and the year before it: the days that monitoring looks at for what it proposes.
+def _stretch(window: Mapping[str, str], today: date, since: str | None = None) -> Period:
+    """The days that monitoring looks at for what it proposes.
 
-    >>> _stretch({"from": "2021-06-01", "to": "2021-06-30"}, date(2021, 7, 5)).days
-    ('2020-06-01', '2021-06-30')
+    From the day ``since`` when it was so, where that is known; else the window and the year before it.
+
+    >>> june = {"from": "2021-06-01", "to": "2021-06-30"}
+    >>> _stretch(june, date(2021, 7, 5)).days, _stretch(june, date(2021, 7, 5), "2021-04-01").days
+    (('2020-06-01', '2021-06-30'), ('2021-04-01', '2021-06-30'))
     """
     try:
         first = (date.fromisoformat(window["from"]) - YEAR).isoformat()
     except (ValueError, OverflowError):  # it was given no start: the calendar begins there
         first = None
-    return Period.between(first, min(window["to"], today.isoformat()))
+    return Period.between(
+        max(filter(None, (first, since)), default=None), min(window["to"], today.isoformat())
+    )
 
 
 def _shown(one: Recalibrated) -> dict[str, Any]:

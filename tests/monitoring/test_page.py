@@ -364,7 +364,7 @@ def test_every_number_of_the_sites_stands_beside_the_pictures(told):
 
 def test_sites_with_an_alarm_come_first(told):
     def edit(found):
-        base = dict.fromkeys(("column", "group", "value", "since", "closed", "acknowledged"))
+        base = dict.fromkeys(("column", "group", "value", "since", "opened", "closed", "acknowledged"))
         found["alarms"] = [
             base
             | {"what": "silence", "site": "south", "state": "open", "number": 4, "message": "none sent"}

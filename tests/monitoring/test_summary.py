@@ -56,6 +56,7 @@ def said(*, oe=FAIR, events=102, n=500, apart=None, auroc=None, then=None, reaso
         (span(0.9, 0.84, 0.97), "somewhat fewer, within the limits of 0.8 to 1.25"),
         (span(1.1, 1.03, 1.2), "somewhat more, within the limits of 0.8 to 1.25"),
         (span(0.6, 0.5, 0.7), "the risks are too high"),
+        (span(0.7, 0.6, 0.82), "the risks seem too high"),
         (span(1.6, 1.4, 1.8), "the risks are too low"),
         (span(1.4, 0.7, 2.9), "too few to tell from chance"),
         (span(0.6, None, None), "how sure that is cannot be told (observed/expected 0.60)"),
@@ -63,6 +64,15 @@ def said(*, oe=FAIR, events=102, n=500, apart=None, auroc=None, then=None, reaso
 )
 def test_calibration_in_words_goes_by_the_interval_and_the_limits(oe, judged):
     assert f": {judged}" in said(oe=oe)[1]
+
+
+def test_what_no_alarm_says_yet_is_told_as_such():
+    beyond = span(0.6, 0.5, 0.7)
+    more = " For an alarm more of it must be seen."
+    assert said(oe=beyond)[1].endswith(more)
+    raised = [alarm("calibration", site="north")]
+    assert more not in said(oe=beyond, verdict="alarm", alarms=raised)[1]
+    assert more not in said()[1]
 
 
 def test_as_many_as_expected_are_events_over_the_ratio():
