@@ -14,7 +14,7 @@ demo: .venv/stamp
 
 test: .venv/spark
 	$(BIN)/pytest -q -n 2 -m "not slow"
-	$(BIN)/pytest -q -n 2 --dist loadfile -m slow
+	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: .venv/stamp
 	$(BIN)/ruff format --check
@@ -27,7 +27,7 @@ bench: .venv/stamp
 	$(BIN)/python benchmarks/marts.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/explain.py
-	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/over_http.py
 	$(BIN)/python benchmarks/open_data.py
 
 # The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.

@@ -3,8 +3,9 @@
 The survey's hospitals change every year, so that a site here is a region of the United States: the
 mart is loaded with a query of its own. The visits of 2018 to 2021 are answered as the service would
 answer them, into a log of their own; their outcomes are joined, and each month is monitored in its
-turn with the outcomes known by then. Figures go to ``bench/watched.json``, and no row does. All that a
-person would type is typed. ``CAREMODELS_DATA`` says where the data lie; ``--home`` where it works.
+turn. Then an intercept is learned for each region, and both versions are held to the months since.
+Figures go to ``bench/watched.json``, and no row does. All that a person would type is typed.
+``CAREMODELS_DATA`` says where the data lie; ``--home`` where it works.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from data.marts.ed_visit import MART
 from data.period import Period
 from data.pseudonym import load_key
 from models import artifact
-from models.release import Pointer
 from monitoring import every
 from serving.schema import Context, PredictRequest
 from serving.scorer import Receipt, Scorer
@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "ed_admission"
 LIMITS = ("--train-to", "2015-12", "--validate-to", "2016-12", "--test-to", "2017-12")
 FIRST, LAST = "2018-01", "2021-12"
+TAUGHT = "2018-01", "2019-12"
 BLOCK = 500
 FILES = "nhamcs_ed/ed*.parquet"
 REGIONS = ("midwest", "northeast", "south", "west")
@@ -92,7 +93,7 @@ def visits(home: Path, files: str, first: str, last: str) -> pa.Table:
     return table.filter(within).sort_by("arrived_at")
 
 
-def answer(home: Path, version: str, rows: pa.Table, *, pointer: Pointer = "champion") -> int:
+def answer(home: Path, version: str, rows: pa.Table) -> int:
     """Answer ``rows`` into the log, as the service would; returns how many were given a risk."""
     scorer = Scorer(
         artifact=artifact.load(home / "releases" / MODEL / version, threads=2),
@@ -110,11 +111,7 @@ def answer(home: Path, version: str, rows: pa.Table, *, pointer: Pointer = "cham
                 ],
                 context=[_context(row) for row in block],
             )
-            answered = scorer.predict(asked, Receipt.now())
-            told = {"channel": "rest", "used": "answered", "pointer": pointer}
-            if pointer == "challenger":
-                told["used"] = "silent"
-            records = tuple(record | told for record in answered.records)
+            records = scorer.predict(asked, Receipt.now()).records
             writer.submit(Entry(predictions=records)).result()
             scored += sum(record["status"] == "scored" for record in records)
     engine.dispose()
@@ -131,44 +128,56 @@ def _context(row: dict[str, Any]) -> Context:
     )
 
 
-def watched(
-    home: Path, version: str, *, first: str = FIRST, pointer: Pointer = "champion"
-) -> list[dict[str, Any]]:
+def watched(home: Path, version: str) -> list[dict[str, Any]]:
     """Each month's result, as ``monitor --json`` prints it. What stands already is not judged again."""
-    months = every.months(Period.between(first, LAST))
-    silent = "_challenger" if pointer == "challenger" else ""
+    months = every.months(Period.between(FIRST, LAST))
     place = Home(home).reports / MODEL / version
-    files = [place / f"{'_'.join(month.days)}{silent}" / "report.json" for month in months]
+    files = [place / "_".join(month.days) / "report.json" for month in months]
     if not all(file.exists() for file in files):
-        words = ("monitor", MODEL, "--version", version, "--as", pointer)
-        run(home, *words, "--from", first, "--to", LAST, "--every", "month", expect=(0, 3, 4))
+        words = ("monitor", MODEL, "--version", version, "--from", FIRST, "--to", LAST)
+        run(home, *words, "--every", "month", expect=(0, 3, 4))
     return [json.loads(file.read_bytes()) for file in files]
 
 
-def recalibrated(home: Path, results: list[dict[str, Any]]) -> tuple[str, str] | None:
-    """The first version that answers a calibration alarm, and the month after which it could have been.
-
-    One site after the other, each from the version before, with the visits since the day that the alarm
-    names.
+def taught(results: list[dict[str, Any]]) -> tuple[str, str]:
+    """The months that teach new intercepts: from the first calibration alarm's first day to its window,
+    or, where none was raised, the first two years.
     """
     for found in results:
-        sites = {alarm["site"] for alarm in found["alarms"] if alarm["response"] == "recalibrate"}
-        if not sites:
-            continue
-        last = found["window"]["to"]
-        calling = [alarm for alarm in found["alarms"] if alarm["response"] == "recalibrate"]
-        since = min(alarm["since"] for alarm in calling)
-        names = sorted(REGIONS if None in sites else sites)
-        version = found["version"]
-        for site in names:
-            done = run(
-                home, "recalibrate", MODEL, "--version", version, "--site", site,
-                "--from", since[:7], "--to", last[:7],
-                "--by", "Bench", "--reason", f"calibration alarm of {last[:7]}",
-            )  # fmt: skip
-            version = done["version"]
-        return version, last[:7]
-    return None
+        since = [one["since"] for one in found["alarms"] if one["response"] == "recalibrate"]
+        if since:
+            return min(since)[:7], found["window"]["to"][:7]
+    return TAUGHT
+
+
+def recalibrated(home: Path, first: str, last: str) -> dict[str, Any]:
+    """An intercept of each region, learned from ``first`` to ``last``, and calibration after that.
+
+    Both versions are evaluated on the same visits of the months since.
+    """
+    version, shifts = "1", {}
+    for site in REGIONS:
+        done = run(
+            home, "recalibrate", MODEL, "--version", version, "--site", site,
+            "--from", first, "--to", last, "--by", "Bench", "--reason", "calibration by region",
+        )  # fmt: skip
+        version, shifts[site] = done["version"], done["shift"] - done["previous"]
+    later = following(last)
+    return {
+        "taught": [first, last],
+        "version": version,
+        "shifts": shifts,
+        "from": later,
+        "before": calibration(home, "1", later),
+        "after": calibration(home, version, later),
+    }
+
+
+def calibration(home: Path, version: str, first: str) -> dict[str, Any]:
+    """Observed/expected of a version from month ``first`` on, over all and in each region."""
+    found = run(home, "evaluate", MODEL, "--version", version, "--from", first, "--to", LAST)
+    sites = {row["site"]: row["oe"] for row in found["sites"]["rows"]}
+    return {"n": found["n"], "all": found["calibration"]["oe"], **sites}
 
 
 def following(month: str) -> str:
@@ -205,6 +214,7 @@ def told(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "oe_foreseen": (found["estimate"] or {}).get("oe"),
                 "oe_by_site": sites,
                 "drifted": sorted({row["column"] for row in found["columns"] if row["drifted"]}),
+                "kinds": sorted({alarm["what"] for alarm in found["alarms"]}),
                 "alarms": len(found["alarms"]),
                 "new_alarms": new,
             }
@@ -225,23 +235,13 @@ def main() -> None:
         run(home, "outcomes", "load", MART.name)
     before = watched(home, "1")
     figures: dict[str, Any] = {"model": MODEL, "trained_to": "2017-12", "months": told(before)}
-    adapted = recalibrated(home, before)
-    if adapted:
-        version, month = adapted
-        signed = ("--by", "Bench", "--reason", "recalibrated", "--as", "challenger")
-        run(home, "promote", MODEL, "--version", version, *signed)
-        later = rows.filter(pc.greater(pc.strftime(rows["arrived_at"], format="%Y-%m"), month))
-        answer(home, version, later, pointer="challenger")
-        run(home, "outcomes", "load", MART.name)
-        after = watched(home, version, first=following(month), pointer="challenger")
-        figures |= {"recalibrated": {"after": month, "version": version, "months": told(after)}}
+    figures["recalibrated"] = recalibrated(home, *taught(before))
     bench = Home.from_env().bench
     bench.mkdir(parents=True, exist_ok=True)
     (bench / "watched.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     for row in figures["months"]:
-        print(
-            row["month"], row["verdict"], row["n"], row["auroc"], row["oe"], *row["new_alarms"], sep="  "
-        )
+        print(row["month"], row["verdict"], row["n"], row["auroc"], row["oe"], *row["kinds"], sep="  ")
+    print(json.dumps(figures["recalibrated"], indent=1))
 
 
 if __name__ == "__main__":
