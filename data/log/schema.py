@@ -43,10 +43,11 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from data.errors import IntegrityError, UnavailableError, UsageError
+from data.log.server import serve
 
 SCHEMA_VERSION = 2
 _LARGE_WAL = 25_000
@@ -244,7 +245,7 @@ def open_any(target: str | Path) -> tuple[Engine, int | None]:
     """
     url = _url(target)
     with guarded("opened"):
-        engine = _sqlite(Path(url.database or "")) if is_sqlite(url) else _server(url)
+        engine = _sqlite(Path(url.database or "")) if is_sqlite(url) else serve(url, patience=PATIENCE)
         found = _version(engine)
         if found is None:
             try:
@@ -317,45 +318,6 @@ def _url(target: str | Path) -> URL:
 def is_sqlite(url: URL) -> bool:
     """Whether it is a file, with a lock of our own beside it."""
     return url.get_backend_name() == "sqlite"
-
-
-_ANSWERING = {
-    "connect_timeout": str(int(PATIENCE)),
-    "tcp_user_timeout": str(int(PATIENCE * 1000)),
-    "keepalives_idle": str(int(PATIENCE)),
-    "keepalives_interval": "1",
-    "keepalives_count": "5",
-}
-"""libpq's settings for a network that went silent; by default a writer waits for minutes."""
-
-
-def _server(url: URL) -> Engine:
-    postgres = url.get_backend_name() == "postgresql"
-    if postgres:
-        url = url.set(query=_ANSWERING | dict(url.query))
-    try:
-        engine = create_engine(url, hide_parameters=True, pool_pre_ping=True)
-    except (NoSuchModuleError, ModuleNotFoundError):
-        raise UsageError(f"prediction log: no driver for {url.drivername} is installed") from None
-    if postgres:
-        event.listen(engine, "connect", _prepare_postgres)
-    return engine
-
-
-def _prepare_postgres(connection: Any, record: Any) -> None:
-    """No wait without end for a lock, and no commit that a crash of the server would take back."""
-    del record
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(f"SET lock_timeout = {int(PATIENCE * 1000)}")
-            cursor.execute(
-                "SELECT set_config('synchronous_commit', 'on', false)"
-                " WHERE current_setting('synchronous_commit') = 'off'"
-            )
-        connection.commit()
-    except Exception:
-        connection.close()  # the pool forgets one that it was not given whole
-        raise
 
 
 def _sqlite(path: Path) -> Engine:

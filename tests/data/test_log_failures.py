@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -141,21 +143,104 @@ def test_a_server_that_restarts_costs_refusals_and_nothing_that_was_answered(
     engine.dispose()
 
 
+CUT = text(
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+"""Ends every other session on the database, and says of how many it asked for that."""
+
+
 @pytest.mark.slow
 def test_a_connection_that_is_cut_costs_no_refusal(postgres_url, keyring):
     engine, other = connect(postgres_url), connect(postgres_url)
-    cut = text(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
     with LogWriter(engine, keyring) as writer, Load(writer) as load:
         for _ in range(20):
             load.until(5)
             with other.connect() as connection:
-                connection.execute(cut)
+                connection.execute(CUT)
     assert load.refused == []
     assert sorted(ids(engine)) == sorted(load.answered)
     engine.dispose()
+    other.dispose()
+
+
+SYNC, FLUSH = b"S\0\0\0\x04", b"H\0\0\0\x04"
+"""Messages of PostgreSQL's protocol: the end of a batch, and a wish for the replies until now."""
+
+
+class LastWord:
+    """A way to the server on which ``cut`` is called once, as soon as two inserts are done, before Sync.
+
+    What the server then says is passed on, and the end of the stream is not: it comes late.
+    """
+
+    def __init__(self, port, cut):
+        self.cut = False
+        self._cut, self._port, self._lines = cut, port, []
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        self._doorman = threading.Thread(target=self._accept)
+
+    def _accept(self):
+        with suppress(OSError):  # the door was closed
+            while True:
+                ends = self._door.accept()[0], socket.create_connection(("127.0.0.1", self._port))
+                waiting = threading.Event()
+                for way in (self._up, self._down):
+                    self._lines.append(threading.Thread(target=way, args=(*ends, waiting)))
+                    self._lines[-1].start()
+
+    def _up(self, client, server, waiting):
+        inserting = False
+        with client, server, suppress(OSError):
+            while said := client.recv(65_536):
+                inserting |= b"INSERT INTO prediction" in said
+                before, sync, _ = said.rpartition(SYNC)  # sometimes psycopg asks for the replies too
+                if inserting and sync and not self.cut:
+                    self.cut = True
+                    waiting.set()
+                    said = before + FLUSH
+                server.sendall(said)
+
+    def _down(self, client, server, waiting):
+        heard = b""
+        with suppress(OSError):
+            while said := server.recv(65_536):
+                client.sendall(said)
+                heard += said
+                if waiting.is_set() and heard.count(b"INSERT 0 1") == 2:
+                    waiting.clear()
+                    self._cut()
+
+    def __enter__(self):
+        self._doorman.start()
+        return self
+
+    def __exit__(self, *_):
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._door.close()
+        for thread in (self._doorman, *self._lines):
+            thread.join()
+
+
+@pytest.mark.slow
+def test_a_session_that_is_over_before_its_line_is_costs_no_refusal(postgres_url, keyring, caplog):
+    address, other = make_url(postgres_url), connect(postgres_url)
+
+    def cut():
+        with other.connect() as connection:
+            return connection.scalar(CUT)
+
+    with LastWord(address.port, cut) as way:
+        engine = connect(str(address.set(port=way.port)))
+        with LogWriter(engine, keyring) as writer:
+            both = entry(row(prediction_id="a"), row(prediction_id="b"))
+            assert writer.submit(both).result() == Stored()
+            assert way.cut
+            assert writer.submit(entry(row(prediction_id="c"))).result() == Stored()
+        engine.dispose()
+    assert ids(other) == ["a", "b", "c"]
+    assert "Exception during reset" not in caplog.text  # nothing more was sent on it
     other.dispose()
 
 
