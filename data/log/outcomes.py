@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Engine, and_, insert, select
+from sqlalchemy import Connection, Engine, String, and_, insert, select, type_coerce
 
 from data.errors import UsageError
 from data.log.schema import guarded, outcome, prediction, utc, writing
@@ -93,6 +93,39 @@ def record_outcomes(
     return OutcomeReport(tuple(statuses))
 
 
+def foremost(fates: Iterable[OutcomeStatus]) -> OutcomeStatus:
+    """The most that happened of what several predictions were told of one event."""
+    found = set(fates)
+    return next((fate for fate in _BY_WEIGHT if fate in found), "unknown")
+
+
+def scored_of(
+    connection: Connection, encounters: Collection[str], *, model: str
+) -> dict[str, tuple[str, datetime | None]]:
+    """Every scored prediction of some encounters: its id -> encounter and time, whoever gave it.
+
+    A few hundred encounters: they are named in the query. A time that is none, in a log that was
+    tampered with, is None.
+    """
+    query = select(
+        prediction.c.prediction_id,
+        prediction.c.encounter,
+        type_coerce(prediction.c.at, String),  # as it stands: one that is none must not raise
+    ).where(
+        prediction.c.model == model,
+        prediction.c.encounter.in_(encounters),
+        prediction.c.status == "scored",
+    )
+    return {name: (encounter, _moment(at)) for name, encounter, at in connection.execute(query)}
+
+
+def _moment(said: Any) -> datetime | None:
+    try:
+        return said if isinstance(said, datetime) else datetime.fromisoformat(said)
+    except (TypeError, ValueError):
+        return None
+
+
 def _record(
     connection: Connection,
     rows: Sequence[OutcomeRow],
@@ -116,8 +149,8 @@ def _record(
                 said = {"outcome": observed[0], "observed_at": observed[1]}
                 named = {column.name: getattr(target, column.name) for column in _NAMES}
                 fresh.append({**named, **said, "recorded_at": now, "source": source})
-        # An encounter's predictions may fare differently; the row is told the most that happened.
-        statuses.append(next((fate for fate in _BY_WEIGHT if fate in fates), "unknown"))
+        # An encounter's predictions may fare differently.
+        statuses.append(foremost(fates))
     if fresh:
         connection.execute(insert(outcome), fresh)
     return statuses

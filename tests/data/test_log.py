@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from data.errors import IntegrityError, UnavailableError, UsageError
 from data.log import schema
 from data.log.append import Entry, LogWriter, Stored
-from data.log.outcomes import OutcomeRow, record_outcomes
+from data.log.outcomes import OutcomeRow, record_outcomes, scored_of
 from data.log.read import count, window
 from data.log.schema import connect, metadata, writing
 from data.log.seal import load_keyring
@@ -339,3 +339,19 @@ def test_an_outcome_from_another_site_is_of_an_unknown_prediction(engine, store)
     said = [OutcomeRow(prediction_id=name, outcome=1, observed_at=NOON) for name in ("here", "there")]
     assert record_outcomes(engine, said, NOON, sites={"a"}).statuses == ("joined", "unknown")
     assert record_outcomes(engine, said, NOON).statuses == ("repeated", "joined")
+
+
+def test_the_scored_predictions_of_an_encounter_are_found_on_each_database(log, keyring):
+    rows = [
+        row(prediction_id="a", encounter="e"),
+        row(prediction_id="b", encounter="e", pointer="challenger", at=NOON + timedelta(hours=1)),
+        row(prediction_id="c", encounter="e", status="abstained", risk=None),
+        row(prediction_id="d", encounter="e", model="other"),
+        row(prediction_id="e", encounter="f"),
+    ]
+    with LogWriter(log, keyring) as writer:
+        assert writer.submit(entry(*rows)).result() == Stored()
+    noon = NOON.replace(tzinfo=None)
+    with log.connect() as connection:
+        found = scored_of(connection, ["e", "nobody"], model="m")
+    assert found == {"a": ("e", noon), "b": ("e", noon + timedelta(hours=1))}
