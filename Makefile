@@ -13,6 +13,7 @@ demo: .venv/stamp
 	$(BIN)/caremodels demo
 
 test: .venv/spark
+	$(BIN)/pytest -q -n 2 --doctest-modules data models training serving monitoring --ignore=serving/service.py
 	$(BIN)/pytest -q -n 2 -m "not slow"
 	$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
@@ -28,6 +29,10 @@ bench: .venv/stamp
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/explain.py
 	$(BIN)/python benchmarks/over_http.py
+	$(BIN)/python benchmarks/drift.py
+	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/watched.py
+	$(BIN)/python benchmarks/estimates.py
 	$(BIN)/python benchmarks/open_data.py
 
 # The Bento carries the releases of ./var along; BENTOML_HOME says where Bentos are kept.
