@@ -99,8 +99,9 @@ def _calibration(year: Looks, spec: ModelSpec, *, shown: bool) -> Iterator[Bet]:
     low, high = bounds(spec, "calibration", spec.limits.oe)
     sides = [("more", high)] if shown else [("more", high), ("fewer", low)]
     places = _places(year)
-    streams = len(places) * len(sides)
     for site in places:
+        # Half of what may be spent is for all sites together, which ought not to wait for each of them.
+        streams = 2 * len(sides) * (1 if site is None else len(places) - 1)
         for side, bound in sides:
             windows = [
                 sequential.capital(y, np.minimum(risk * bound, 1.0), more=side == "more")

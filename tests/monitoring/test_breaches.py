@@ -176,3 +176,15 @@ def test_forty_rows_of_a_patient_are_no_forty_patients(make, loaded):
             alarms[name] += bool(of(found, "calibration"))
     assert alarms["patients"] == 0
     assert alarms["rows"] > 0
+
+
+def test_half_of_the_chance_is_for_all_sites_together(year, loaded):
+    """By hand: two sides of half of alpha, and two sites with two sides each of the other half."""
+    _, bets = year()
+    alpha = loaded.spec.watch.alpha
+    limits = {
+        (bet["site"], bet["side"]): 10 ** -bet["limit"] for bet in bets if bet["what"] == "calibration"
+    }
+    assert limits[None, "more"] == pytest.approx(alpha / 4)
+    assert limits["north", "fewer"] == pytest.approx(alpha / 8)
+    assert sum(limits.values()) == pytest.approx(alpha)
