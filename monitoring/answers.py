@@ -13,7 +13,7 @@ has passed in which its outcome could still come, and not before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -184,13 +184,21 @@ def read(
     rule = spec.watch.counts
     # Whatever lies beyond what was read may hold the prediction that counts.
     beyond = every > 1 or log.busy(connection, model=spec.name) > expected
-    of: Callable[[Sequence[str]], dict[str, str]] | None = None
+    of: _Foremost | None = None
     if beyond and rule != "every":
 
-        def of(encounters: Sequence[str]) -> dict[str, str]:
-            return log.of_encounter(connection, encounters, as_of=as_of, last=rule == "last", **mine)
+        def of(read: Mapping[str, int]) -> dict[str, str]:
+            # Nearly all encounters have no other row than those that were read, which the index tells.
+            every_row = log.held(connection, list(read), model=spec.name)
+            more = [name for name, rows in read.items() if every_row.get(name) != rows]
+            return log.of_encounter(connection, more, as_of=as_of, last=rule == "last", **mine)
 
     return gathered.stretch(rule, of, ripe=utc(as_of) - delay(spec), zone=zone, share=1 / every)
+
+
+_Foremost = Callable[[Mapping[str, int]], dict[str, str]]
+"""Encounter -> how many of its rows were read; gives that of its predictions which counts, where the
+log holds more of it than was read."""
 
 
 def counting(encounter: npt.NDArray[np.int64], able: BoolArray, rule: Counts) -> BoolArray:
@@ -297,7 +305,7 @@ class _Gathered:
     def stretch(
         self,
         rule: Counts,
-        of_encounter: Callable[[Sequence[str]], dict[str, str]] | None,
+        of_encounter: _Foremost | None,
         *,
         ripe: datetime,
         zone: ZoneInfo,
@@ -314,7 +322,7 @@ class _Gathered:
         at, encounter = columns.pop("at"), columns.pop("encounter")
         counts = counting(encounter, columns["status"] == 0, rule)
         if of_encounter is not None:
-            counts &= self._foremost(counts & (encounter != 0), of_encounter)
+            counts &= self._foremost(encounter, counts & (encounter != 0), of_encounter)
         sites = sorted(self.sites)
         place = np.array([*(sites.index(name) for name in self.sites), -1], dtype=np.intp)
         columns["site"] = place[columns["site"]]
@@ -339,18 +347,20 @@ class _Gathered:
         )
 
     def _foremost(
-        self, asked: BoolArray, of_encounter: Callable[[Sequence[str]], dict[str, str]]
+        self, encounter: npt.NDArray[np.int64], asked: BoolArray, of_encounter: _Foremost
     ) -> BoolArray:
         """Mask of the rows that the whole log agrees are those of their encounter that count."""
         mask = np.ones(self.rows, dtype=bool)
         places = np.flatnonzero(asked)
+        _, code, rows = np.unique(encounter, return_inverse=True, return_counts=True)
+        read = rows[code]
         names, encounters = (pa.concat_arrays(them) for them in (self.names, self.encounters))
         for first in range(0, len(places), _ASKED):
             some = places[first : first + _ASKED]
             mine = names.take(pa.array(some)).to_pylist()
             theirs = encounters.take(pa.array(some)).to_pylist()
-            found = of_encounter(theirs)
-            mask[some] = [found.get(its) == name for its, name in zip(theirs, mine, strict=True)]
+            found = of_encounter(dict(zip(theirs, read[some].tolist(), strict=True)))
+            mask[some] = [found.get(its, name) == name for its, name in zip(theirs, mine, strict=True)]
         return mask
 
     def _sites(self, column: pa.Array) -> npt.NDArray[np.intp]:

@@ -305,7 +305,10 @@ def of_encounter(
         prediction.c.status == "scored",
         prediction.c.received_at <= utc(as_of),
     )
-    order = [prediction.c.at, prediction.c.prediction_id]
+    # An expression: by the column itself SQLite would walk the index of all times, the whole log
+    # for each thousand encounters, instead of looking these up.
+    moment = func.coalesce(prediction.c.at, prediction.c.at)
+    order: list[ColumnElement[Any]] = [moment, prediction.c.prediction_id.expression]
     found: dict[str, str] = {}
     for first in range(0, len(encounters), _ASKED):
         some = prediction.c.encounter.in_(encounters[first : first + _ASKED])
@@ -315,6 +318,24 @@ def of_encounter(
         with _as_bytes(connection):
             rows = connection.execute(query).all()
         found |= {_text(encounter): _text(name) for encounter, name in rows}
+    return found
+
+
+def held(connection: Connection, encounters: Sequence[str], *, model: str) -> dict[str, int]:
+    """Encounter -> how many predictions of ``model`` it has, whatever they are: from the index alone."""
+    found: dict[str, int] = {}
+    for first in range(0, len(encounters), _ASKED):
+        query = (
+            select(prediction.c.encounter, func.count())
+            .where(
+                prediction.c.model == model,
+                prediction.c.encounter.in_(encounters[first : first + _ASKED]),
+            )
+            .group_by(prediction.c.encounter)
+        )
+        with _as_bytes(connection):
+            rows = connection.execute(query).all()
+        found |= {_text(encounter): count for encounter, count in rows}
     return found
 
 
