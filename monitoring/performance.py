@@ -23,7 +23,7 @@ FEWEST_OUTCOMES = 50
 FEWEST_EVENTS = 10
 MEASURES = ("auroc", "auprc", "brier", "brier_skill", "calibration", "at_threshold", "intervals")
 MOST = 100_000
-"""Answers that are measured; of more some so many are, by patient: an AUROC moves by a thousandth or two."""
+"""Answers that are measured; of more some so many are, by patient: an AUROC moves by two thousandths."""
 SITE = "site"
 BINS, THRESHOLDS = 10, 21
 """Of the calibration curve, and of the decision curve."""
