@@ -25,8 +25,8 @@ SHAPE = {
 }  # fmt: skip
 COLUMN = {"column", "site", "statistic", "value", "threshold", "drifted"}
 ALARM = {
-    "number", "state", "acknowledged", "closed", "what", "column", "site", "group", "message", "value",
-    "limits", "since", "response",
+    "number", "state", "opened", "acknowledged", "closed", "what", "column", "site", "group", "message",
+    "value", "limits", "since", "response",
 }  # fmt: skip
 PROPOSAL = {"action", "why", "alarms", "signature", "beyond", "command", "details"}
 START, JULY = datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
