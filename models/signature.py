@@ -20,9 +20,7 @@ class Signature:
 
     @classmethod
     def of(cls, by: str, reason: str, *, options: tuple[str, str] = ("--by", "--reason")) -> Signature:
-        """Raises UsageError naming the option that is empty, or a person who signs as a plan would."""
-        if of_plan(by):
-            raise UsageError(f"{options[0]}: a person's name; so the change control plan signs")
+        """Raises UsageError naming the option that is empty."""
         for option, text in zip(options, (by, reason), strict=True):
             if not person(text):
                 raise UsageError(f"{option}: who acts and why is written down; it may not be empty")
