@@ -77,7 +77,10 @@ def made(
         outcome=np.repeat(outcome, hours),
         mature=flag,
         counts=flag,
+        level=np.zeros(n, dtype=np.int8),
+        outcome_level=np.zeros(n, dtype=np.int8),
         patient=np.repeat(np.arange(people), hours),
+        encounter=np.repeat(np.arange(people), hours),
         drawn=~flag,
     )
 
@@ -85,13 +88,16 @@ def made(
 def joined(parts: Sequence[Answers]) -> Answers:
     """One after the other; patients of different parts are different people."""
     first = parts[0]
-    names = ("at", "site", "status", "used", "risk", "outcome", "mature", "counts", "drawn")
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in names
-    }
     start = np.cumsum([0, *(len(part) for part in parts)])
-    patient = np.concatenate([part.patient + at for part, at in zip(parts, start, strict=False)])
-    return replace(first, **arrays, patient=patient)
+    apart = {"patient", "encounter"}
+    arrays: dict[str, Any] = {
+        name: np.concatenate(
+            [getattr(part, name) + at * (name in apart) for part, at in zip(parts, start, strict=False)]
+        )
+        for name in vars(first)
+        if name not in ("sites", "at")
+    }
+    return replace(first, **arrays, at=np.concatenate([part.at for part in parts]))
 
 
 def scenario(name: str, rng: np.random.Generator) -> tuple[Answers, Answers]:

@@ -168,7 +168,10 @@ def answered(loaded: Artifact, table: pa.Table) -> Year:
         outcome=outcomes(loaded, table),
         mature=np.ones(n, dtype=bool),
         counts=status == STATUS.index("scored"),
+        level=np.zeros(n, dtype=np.int8),
+        outcome_level=np.zeros(n, dtype=np.int8),
         patient=pd.factorize(table["patient_id"].to_pandas())[0].astype(np.int64),
+        encounter=np.arange(n),
         drawn=status == STATUS.index("scored"),
     )
     told = {"site_tier", "region", "race"} & set(spec.subgroups)

@@ -41,6 +41,7 @@ MOST_PAST = 2_000_000
 _SHOWN = USED.index("card")
 _DAY = timedelta(days=1)
 _WEEK = 7
+_MOST_LEVELS = 100
 
 Texts = npt.NDArray[np.object_]
 BoolArray = npt.NDArray[np.bool_]
@@ -56,8 +57,10 @@ class Answers:
     said of a card folded in. ``risk``: of the model's event, NaN unless scored. ``outcome``: 0 or 1, NaN
     where it is not known. ``mature``: the outcome can no longer come; before, it counts for nothing even
     if it is known, as events are told early and their absence late. ``counts``: scored, and the one
-    prediction of its encounter that is held against the outcome. ``patient``: a number, an own one where
-    no patient is named. ``drawn``: its inputs were opened.
+    prediction of its encounter that is held against the outcome. ``level``: of an ordinal model the one
+    that was answered, ``outcome_level`` the one that turned out to be right, 0 where there is none.
+    ``patient``: a number, an own one where no patient is named; ``encounter`` likewise, but -1 there.
+    ``drawn``: its inputs were opened.
     """
 
     at: npt.NDArray[np.datetime64]
@@ -69,7 +72,10 @@ class Answers:
     outcome: FloatArray
     mature: BoolArray
     counts: BoolArray
+    level: npt.NDArray[np.int8]
+    outcome_level: npt.NDArray[np.int8]
     patient: npt.NDArray[np.int64]
+    encounter: npt.NDArray[np.int64]
     drawn: BoolArray
 
     def __len__(self) -> int:
@@ -90,8 +96,8 @@ class Answers:
         """Those that a clinician saw as a card, which may have changed what then happened."""
         return np.asarray(self.used >= _SHOWN)
 
-    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Answers:
-        """The rows of a mask, or of places."""
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | slice) -> Answers:
+        """The rows of a mask, of places, or of a slice, which copies none."""
         arrays = {
             each.name: getattr(self, each.name)[rows] for each in fields(self) if each.name != "sites"
         }
@@ -116,7 +122,10 @@ class Answers:
             outcome=number,
             mature=flag,
             counts=flag,
+            level=whole,
+            outcome_level=whole,
             patient=np.zeros(0, np.int64),
+            encounter=np.zeros(0, np.int64),
             drawn=flag,
         )
 
@@ -170,6 +179,7 @@ def read(
 ) -> Stretch:
     """The answers with ``start`` <= at < ``end`` (naive UTC), and those of the ``PAST`` before."""
     mine: dict[str, Any] = {"model": spec.name, "version": version, "pointer": pointer}
+    levels = spec.triage is not None
     before = _earlier(start)
     every, days = _days(log.busy(connection, model=spec.name, start=before, end=start), before, start)
     expected = max(1, log.busy(connection, model=spec.name, start=before, end=end))
@@ -178,7 +188,7 @@ def read(
         for batch in log.answers(connection, start=first, end=last, as_of=as_of, reasons=False, **mine):
             gathered.add(batch, past=True)
             done(min(1.0, gathered.rows / expected))
-    for batch in log.answers(connection, start=start, end=end, as_of=as_of, **mine):
+    for batch in log.answers(connection, start=start, end=end, as_of=as_of, levels=levels, **mine):
         gathered.add(batch)
         done(min(1.0, gathered.rows / expected))
     rule = spec.watch.counts
@@ -287,6 +297,8 @@ class _Gathered:
                 "used": used,
                 "risk": np.where(scored, sigmoid(np.where(scored, margin, 0.0)), np.nan),
                 "outcome": outcome,
+                "level": _levels(batch["level"]),
+                "outcome_level": _levels(batch["outcome_level"]),
                 "patient": _numbers(batch["patient"], batch["prediction_id"]),
                 "encounter": _numbers(batch["encounter"]),
             }
@@ -319,14 +331,14 @@ class _Gathered:
                 lost=tuple(self.lost),
             )  # fmt: skip
         columns = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        at, encounter = columns.pop("at"), columns.pop("encounter")
+        at, encounter = columns.pop("at"), columns["encounter"]
         counts = counting(encounter, columns["status"] == 0, rule)
         if of_encounter is not None:
             counts &= self._foremost(encounter, counts & (encounter != 0), of_encounter)
         sites = sorted(self.sites)
         place = np.array([*(sites.index(name) for name in self.sites), -1], dtype=np.intp)
         columns["site"] = place[columns["site"]]
-        whole = _people(
+        whole = _numbered(
             Answers(
                 at=wall_clock(at, zone),
                 sites=tuple(sites),
@@ -336,10 +348,9 @@ class _Gathered:
                 **columns,
             )
         )
-        rows = np.arange(self.rows)
         return Stretch(
-            answers=whole.take(rows[self.past :]),
-            past=whole.take(rows[: self.past]),
+            answers=whole.take(slice(self.past, None)),
+            past=whole.take(slice(self.past)),
             share=share,
             names=pa.concat_arrays(self.names).slice(self.past),
             reasons=self.reasons,
@@ -381,6 +392,12 @@ def _places(column: pa.Array, names: Sequence[str]) -> npt.NDArray[np.int8]:
     return np.asarray(pc.fill_null(found, -1).to_numpy(zero_copy_only=False), dtype=np.int8)
 
 
+def _levels(column: pa.Array) -> npt.NDArray[np.int8]:
+    """Small numbers from 1 on, 0 for another or none."""
+    found = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    return np.where((found > 0) & (found < _MOST_LEVELS), found, 0).astype(np.int8)
+
+
 def _numbers(column: pa.Array, instead: pa.Array | None = None) -> npt.NDArray[np.int64]:
     """A number for each text, that of ``instead`` where there is none; without it 0."""
     texts = column.to_pylist()
@@ -392,6 +409,7 @@ def _numbers(column: pa.Array, instead: pa.Array | None = None) -> npt.NDArray[n
     return np.fromiter((hash(text or ("", other)) for text, other in pairs), np.int64, len(texts))
 
 
-def _people(answers: Answers) -> Answers:
+def _numbered(answers: Answers) -> Answers:
     # In order of appearance: the numbers differ from run to run, the bootstrap must not.
-    return replace(answers, patient=pd.factorize(answers.patient)[0])
+    patient, encounter = (pd.factorize(of)[0] for of in (answers.patient, answers.encounter))
+    return replace(answers, patient=patient, encounter=np.where(answers.encounter == 0, -1, encounter))

@@ -45,13 +45,14 @@ _INPUTS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class _Known:
     """Rows of the model's cohort whose outcome is known, (n,): where, what, and when it was known.
 
-    ``order``: which hour of its series a row is, None of a mart without. ``at``: naive wall clock of
-    the site, NaT where the mart does not tell it.
+    ``level``: of an ordinal model, 0 of any other. ``order``: which hour of its series a row is, None of
+    a mart without. ``at``: naive wall clock of the site, NaT where the mart does not tell it.
     """
 
     encounter: npt.NDArray[np.object_]
     order: npt.NDArray[np.int64] | None
     outcome: npt.NDArray[np.int64]
+    level: npt.NDArray[np.int64]
     at: npt.NDArray[np.datetime64]
 
     def __len__(self) -> int:
@@ -101,7 +102,8 @@ def _columns(spec: ModelSpec, mart: Mart) -> list[str]:
     when = [mart.time, *(column.known_at for column in told if column.known_at)]
     asked = [criterion.column for criterion in spec.cohort]
     order = [mart.order] if mart.order else []
-    names = [mart.encounter, *order, *when, *spec.outcome.columns, *asked]
+    level = [spec.triage.column] if spec.triage else []
+    names = [mart.encounter, *order, *when, *spec.outcome.columns, *level, *asked]
     return [c.name for c in mart.select(names)]
 
 
@@ -130,10 +132,12 @@ def _known(spec: ModelSpec, mart: Mart, table: pa.Table) -> _Known:
     at = np.max([_known_at(mart, mart[name], rows) for name in spec.outcome.columns], axis=0)
     if spec.lookback is None:
         within &= ~np.isnat(at)
+    level = rows[spec.triage.column] if spec.triage else np.zeros(len(outcome))
     return _Known(
         encounter=rows[mart.encounter][within],
         order=rows[mart.order][within].astype(np.int64) if mart.order else None,
         outcome=outcome[within].astype(np.int64),
+        level=np.nan_to_num(level[within]).astype(np.int64),
         at=at[within],
     )
 
@@ -151,13 +155,18 @@ def _by_encounter(engine: Engine, spec: ModelSpec, known: _Known) -> Counter[str
     rows = [
         OutcomeRow(
             outcome=happened,
+            level=level,
             # The site's wall clock; the log wants a zone, and a day's slip changes no month.
             observed_at=at.replace(tzinfo=UTC),
             model=spec.name,
             encounter=encounter,
         )
-        for encounter, happened, at in zip(
-            known.encounter, known.outcome.tolist(), known.at.tolist(), strict=True
+        for encounter, happened, level, at in zip(
+            known.encounter,
+            known.outcome.tolist(),
+            known.level.tolist(),
+            known.at.tolist(),
+            strict=True,
         )
     ]
     return Counter(record_outcomes(engine, rows, datetime.now(UTC), source="mart").statuses)

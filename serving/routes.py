@@ -15,9 +15,10 @@ from starlette.responses import Response
 
 from data.errors import ConflictError
 from data.log.append import Answer, Replay, find_answer
-from data.log.outcomes import OutcomeRow, record_outcomes
+from data.log.outcomes import OutcomeReport, record_outcomes
 from data.pseudonym import keyed_hash
 from serving import openapi
+from serving import outcomes as reported
 from serving.access.caller import Caller
 from serving.answering import answer
 from serving.answers import OutcomeResult, OutcomesAnswer, PredictAnswer
@@ -28,7 +29,7 @@ from serving.problems import refusal
 from serving.reading import NOBODY
 from serving.routing import Answering, body
 from serving.runtime import asking, of
-from serving.schema import OutcomeItem, PredictRequest, read_outcomes, read_predict
+from serving.schema import PredictRequest, read_outcomes, read_predict
 from serving.scorer import Answered, Receipt, Scorer
 
 
@@ -76,11 +77,14 @@ def _said(scorer: Scorer, answered: Answered) -> bytes:
 
 async def outcomes(request: Request) -> Response:
     runtime = of(request)
-    rows = [
-        _outcome(item, runtime.key) for item in read_outcomes(await body(request, "application/json"))
-    ]
+    items = read_outcomes(await body(request, "application/json"))
     sites, now = asking(request).sites, datetime.now(UTC)
-    report = await asyncio.to_thread(lambda: record_outcomes(runtime.engine, rows, now, sites=sites))
+
+    def record() -> OutcomeReport:
+        rows = reported.rows(items, runtime.key, runtime.engine)
+        return record_outcomes(runtime.engine, rows, now, sites=sites)
+
+    report = await asyncio.to_thread(record)
     results = [OutcomeResult(status) for status in report.statuses]
     return _json(OutcomesAnswer(**asdict(report.counts), results=results))
 
@@ -104,16 +108,6 @@ async def describe_api(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     shown = await asyncio.to_thread(of(request).metrics.show)
     return Response(shown, headers={"content-type": CONTENT_TYPE})
-
-
-def _outcome(item: OutcomeItem, key: bytes) -> OutcomeRow:
-    return OutcomeRow(
-        outcome=item.outcome,
-        observed_at=item.observed_at,
-        prediction_id=item.prediction_id,
-        model=item.model,
-        encounter=keyed_hash(key, item.encounter_id, kind="encounter") if item.encounter_id else None,
-    )
 
 
 def _summary(scorer: Scorer) -> dict[str, Any]:

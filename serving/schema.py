@@ -55,10 +55,14 @@ class PredictRequest(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class OutcomeItem(Struct, forbid_unknown_fields=True, frozen=True):
-    """What happened to a patient: by prediction, or by model and encounter."""
+    """What happened to a patient: by prediction, or by model and encounter.
+
+    ``level``: of a model of levels, the one that turned out to be right.
+    """
 
     outcome: Annotated[int, Meta(ge=0, le=1)]
     observed_at: Moment
+    level: Annotated[int, Meta(ge=1, le=99)] | None = None
     prediction_id: Name | None = None
     model: Name | None = None
     encounter_id: Name | None = None

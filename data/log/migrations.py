@@ -1,9 +1,9 @@
 """Brings a log that an older caremodels wrote up to the schema that this one needs.
 
 One function a version, each of which says in its own words what was added then: the tables in
-``schema`` go on changing. Columns are added in place and no table is written anew, so that a log of
-many gigabytes takes no longer than its constraints take to be checked. Alembic puts one description
-into the words of SQLite and of PostgreSQL.
+``schema`` go on changing. Columns are added in place and predictions are not written anew: a log of
+many gigabytes is read once, for its constraints and its index. Alembic puts one description into the
+words of SQLite and of PostgreSQL.
 
 All steps and the new version are one transaction: whoever is killed in the middle leaves the log as
 it was. A second migration waits for the first, and finds nothing to do. A service of the older
@@ -181,5 +181,27 @@ def _to_2(op: Operations) -> None:
     )
 
 
-_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2}
+def _to_3(op: Operations) -> None:
+    """The level that turned out to be right; and an index of all that a year is judged by.
+
+    SQLite cannot change a constraint, so that Alembic writes the outcomes anew: a hundred bytes each.
+    """
+    with op.batch_alter_table("outcome") as outcome:
+        outcome.add_column(sa.Column("level", sa.Integer, nullable=False, server_default="0"))
+        outcome.drop_constraint("outcome_once", type_="unique")
+        outcome.create_unique_constraint(
+            "outcome_once", ["prediction_id", "outcome", "level", "observed_at"]
+        )
+    op.drop_index("prediction_model_at", "prediction")
+    op.create_index(
+        "prediction_model_at",
+        "prediction",
+        [
+            *("model", "at", "prediction_id", "version", "pointer", "status", "used"),
+            *("site", "patient", "encounter", "margin", "level", "received_at"),
+        ],
+    )
+
+
+_STEPS: dict[int, Callable[[Operations], None]] = {2: _to_2, 3: _to_3}
 """What brings a log to each version from the one before."""

@@ -27,10 +27,14 @@ report it with the time at which it was observed again. unknown: no such predict
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRow:
-    """One reported outcome: of a prediction, or of every scored prediction of an encounter."""
+    """One reported outcome: of a prediction, or of every scored prediction of an encounter.
+
+    ``level``: of an ordinal model the one that turned out to be right, 0 where it is not told.
+    """
 
     outcome: int
     observed_at: datetime
+    level: int = 0
     prediction_id: str | None = None
     model: str | None = None
     encounter: str | None = None  # keyed hash
@@ -58,7 +62,7 @@ class OutcomeReport:
 _BY_WEIGHT: tuple[OutcomeStatus, ...] = ("revised", "joined", "superseded", "repeated")
 _NAMES = (prediction.c.prediction_id, prediction.c.model, prediction.c.encounter)
 _Targets = dict[tuple[str, str], list[Any]]  # rows of _NAMES and key
-_Observed = tuple[int, datetime]
+_Observed = tuple[int, int, datetime]
 
 
 def record_outcomes(
@@ -97,6 +101,18 @@ def foremost(fates: Iterable[OutcomeStatus]) -> OutcomeStatus:
     """The most that happened of what several predictions were told of one event."""
     found = set(fates)
     return next((fate for fate in _BY_WEIGHT if fate in found), "unknown")
+
+
+def models_of(engine: Engine, names: Collection[str]) -> dict[str, str]:
+    """The model of each prediction that the log knows, by id. Raises UnavailableError."""
+    found: dict[str, str] = {}
+    wanted = sorted(names)
+    with guarded("read"), engine.connect() as connection:
+        for first in range(0, len(wanted), _CHUNK):
+            some = prediction.c.prediction_id.in_(wanted[first : first + _CHUNK])
+            query = select(prediction.c.prediction_id, prediction.c.model).where(some)
+            found |= {name: model for name, model in connection.execute(query)}  # noqa: C416 rows
+    return found
 
 
 def scored_of(
@@ -138,7 +154,7 @@ def _record(
     fresh: list[dict[str, object]] = []
     statuses: list[OutcomeStatus] = []
     for row in rows:
-        observed = (int(row.outcome), utc(row.observed_at))
+        observed = (int(row.outcome), row.level, utc(row.observed_at))
         fates: set[OutcomeStatus] = set()
         for target in targets.get(_address(row), ()):
             past = history.setdefault(target.prediction_id, [])
@@ -146,7 +162,7 @@ def _record(
             fates.add(fate)
             if fate in {"joined", "revised"}:
                 past.append(observed)
-                said = {"outcome": observed[0], "observed_at": observed[1]}
+                said = dict(zip(("outcome", "level", "observed_at"), observed, strict=True))
                 named = {column.name: getattr(target, column.name) for column in _NAMES}
                 fresh.append({**named, **said, "recorded_at": now, "source": source})
         # An encounter's predictions may fare differently.
@@ -194,11 +210,11 @@ def _targets(
 def _history(connection: Connection, names: Collection[str]) -> dict[str, list[_Observed]]:
     """What is known of each prediction, in the order of recording, whatever the clock said then."""
     query = (
-        select(outcome.c.prediction_id, outcome.c.outcome, outcome.c.observed_at)
+        select(outcome.c.prediction_id, outcome.c.outcome, outcome.c.level, outcome.c.observed_at)
         .where(outcome.c.prediction_id.in_(names))
         .order_by(outcome.c.id)
     )
     past: dict[str, list[_Observed]] = {}
-    for name, value, observed_at in connection.execute(query):
-        past.setdefault(name, []).append((value, observed_at))
+    for name, *observed in connection.execute(query):
+        past.setdefault(name, []).append((observed[0], observed[1], observed[2]))
     return past

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,9 @@ from data.log.seal import Keyring
 _TIME = pa.timestamp("us", tz="UTC")
 _JSON = pa.large_string()  # a million rows of text pass the 2 GiB that a string array can hold
 _CHUNK = 20_000
+_AT_ONCE, _TOGETHER = 500, 40
+"""Rows that are Python's objects at once, of more its collector of garbage takes a third of the time;
+and how many such parts are handed on as one piece."""
 _LATER = 2
 """How many columns of :data:`SCHEMA` are the outcome's and not the prediction's."""
 
@@ -82,8 +86,10 @@ ANSWERS = pa.schema(
         ("encounter", pa.string()),
         ("status", pa.string()),
         ("margin", pa.float64()),
+        ("level", pa.int32()),
         ("used", pa.string()),
         ("outcome", pa.int8()),
+        ("outcome_level", pa.int32()),
         ("reasons", pa.string()),
     ]
 )
@@ -233,20 +239,22 @@ def answers(
     version: str,
     pointer: Pointer,
     as_of: datetime,
+    levels: bool = False,
     reasons: bool = True,
 ) -> Iterator[pa.RecordBatch]:
     """Predictions with ``start <= at < end``, ordered by (at, prediction_id), as :data:`ANSWERS`.
 
     Of each only what it takes to judge it: neither inputs nor explanation, which are nearly all of a
     row. What was recorded after ``as_of`` is not there: a prediction, an outcome, a word on a card;
-    ``outcome`` is the last until then. ``reasons`` are of the rows without a risk, or of none. A naive
-    time is taken as UTC.
+    ``outcome`` is the last until then, ``outcome_level`` its level where ``levels`` are asked for.
+    ``reasons`` are of the rows without a risk, or of none. A naive time is taken as UTC.
     """
     known = utc(as_of)
     given: dict[str, ColumnElement[Any]] = {
         "at": type_coerce(prediction.c.at, String),  # as it stands: one that is none must not raise
         "used": func.coalesce(_said(feedback.c.recorded_at <= known), prediction.c.used),
         "outcome": _latest(outcome.c.outcome, outcome.c.recorded_at <= known),
+        "outcome_level": _latest(outcome.c.level, outcome.c.recorded_at <= known) if levels else null(),
         "reasons": case((prediction.c.status != "scored", prediction.c.reasons)) if reasons else null(),
     }
     asked = [given[name] if name in given else prediction.c[name] for name in ANSWERS.names]
@@ -256,11 +264,10 @@ def answers(
         .order_by(prediction.c.at, prediction.c.prediction_id)
     )
     with _as_bytes(connection):
-        result = connection.execute(query, execution_options={"yield_per": _CHUNK})
-        for rows in result.partitions():
-            columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-            arrays = [_typed(values, field.type) for values, field in zip(columns, ANSWERS, strict=True)]
-            yield pa.record_batch(arrays, schema=ANSWERS)
+        result = connection.execute(query, execution_options={"yield_per": _AT_ONCE})
+        parts = map(_answers, result.partitions())
+        while some := list(itertools.islice(parts, _TOGETHER)):
+            yield from pa.Table.from_batches(some).combine_chunks().to_batches()
 
 
 def opened(
@@ -403,6 +410,12 @@ def _as_bytes(connection: Connection) -> Iterator[None]:
 
 def _text(value: str | bytes) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _answers(rows: Sequence[Row[Any]]) -> pa.RecordBatch:
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    arrays = [_typed(values, field.type) for values, field in zip(columns, ANSWERS, strict=True)]
+    return pa.record_batch(arrays, schema=ANSWERS)
 
 
 def _typed(values: Sequence[Any], kind: pa.DataType) -> pa.Array:

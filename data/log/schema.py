@@ -49,7 +49,7 @@ from sqlalchemy.types import TypeDecorator
 from data.errors import IntegrityError, UnavailableError, UsageError
 from data.log.server import serve
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LARGE_WAL = 25_000
 """Pages of SQLite's journal, 100 MB, after which a commit brings them into the file itself."""
 PATIENCE = 5.0
@@ -74,6 +74,12 @@ class Utc(TypeDecorator[datetime]):
 
 
 metadata = MetaData()
+
+ANSWERED = (
+    *("model", "at", "prediction_id", "version", "pointer", "status", "used"),
+    *("site", "patient", "encounter", "margin", "level", "received_at"),
+)
+"""Columns by which a year of predictions is judged: a fifteenth of a row, read from the index alone."""
 
 prediction = Table(
     "prediction",
@@ -111,7 +117,7 @@ prediction = Table(
     CheckConstraint("pointer IN ('champion', 'challenger')", name="prediction_pointer"),
     CheckConstraint("channel IN ('rest', 'cds-hooks', 'fhir')", name="prediction_channel"),
     CheckConstraint("used IN ('silent', 'answered', 'card')", name="prediction_used"),
-    Index("prediction_model_at", "model", "at"),
+    Index("prediction_model_at", *ANSWERED),
     Index("prediction_model_encounter", "model", "encounter"),
     Index(
         "prediction_shadow_of",
@@ -130,11 +136,12 @@ outcome = Table(
     Column("model", String, nullable=False),
     Column("encounter", String),
     Column("outcome", Integer, nullable=False),
+    Column("level", Integer, nullable=False, server_default="0"),  # of an ordinal model, else 0
     Column("observed_at", Utc, nullable=False),
     Column("recorded_at", Utc, nullable=False),
     Column("source", String, nullable=False),
     CheckConstraint("outcome IN (0, 1)", name="outcome_binary"),
-    UniqueConstraint("prediction_id", "outcome", "observed_at", name="outcome_once"),
+    UniqueConstraint("prediction_id", "outcome", "level", "observed_at", name="outcome_once"),
 )
 
 feedback = Table(
@@ -205,7 +212,7 @@ maintenance = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("at", Utc, nullable=False),
-    Column("act", String, nullable=False),  # migrate, purge, rotate-key
+    Column("act", String, nullable=False),  # migrate, purge, rotate-key; export, open: who read rows
     Column("by", String),
     Column("reason", Text),
     Column("details", Text, nullable=False),  # JSON: what was asked, and how many rows it touched

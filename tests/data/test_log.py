@@ -169,9 +169,9 @@ def test_a_log_opens_again_by_path_text_and_url(engine, path, store):
 def test_a_newer_log_is_refused(engine, path):
     with writing(engine) as connection:
         connection.execute(
-            update(schema.meta).where(schema.meta.c.key == "schema_version").values(value="3")
+            update(schema.meta).where(schema.meta.c.key == "schema_version").values(value="4")
         )
-    with pytest.raises(IntegrityError, match="schema version 3; this caremodels knows 2"):
+    with pytest.raises(IntegrityError, match="schema version 4; this caremodels knows 3"):
         connect(path)
 
 

@@ -54,8 +54,9 @@ def add(engine, **given):
     return name
 
 
-def tell(engine, name, value, *, at, now):
-    record_outcomes(engine, [OutcomeRow(outcome=value, observed_at=at, prediction_id=name)], now)
+def tell(engine, name, value, *, at, now, **given):
+    row = OutcomeRow(outcome=value, observed_at=at, prediction_id=name, **given)
+    return record_outcomes(engine, [row], now).statuses[0]
 
 
 def spoil(engine, name, **values):
@@ -97,12 +98,14 @@ def test_an_answer_comes_back_as_it_was_written(engine):
         "patient": "f0",
         "encounter": "0f",
         "margin": -1e-300,
+        "level": 3,
         "used": "card",
     }
     add(engine, risk=0.5, **row)
     found = table(engine)
     assert found.schema == ANSWERS
-    assert found.to_pylist() == [{**row, "status": "scored", "outcome": None, "reasons": None}]
+    nothing = {"outcome": None, "outcome_level": None, "reasons": None}
+    assert found.to_pylist() == [{**row, "status": "scored", **nothing}]
 
 
 def test_reasons_are_of_those_without_a_risk_or_of_nobody(engine):
@@ -147,6 +150,17 @@ def test_a_clock_that_was_set_back_does_not_undo_a_correction(engine):
     assert column(engine, "outcome") == [0]
 
 
+def test_a_level_that_was_corrected_is_an_outcome_of_its_own(engine):
+    name, other = add(engine), add(engine)
+    assert tell(engine, name, 0, at=NOON, now=NOON + DAY) == "joined"
+    told = [tell(engine, name, 0, at=NOON, now=NOON + DAY, level=level) for level in (3, 4, 4, 3)]
+    assert told == ["revised", "revised", "repeated", "superseded"]
+    tell(engine, other, 1, at=NOON, now=NOON + DAY)
+    assert column(engine, "outcome_level", levels=True) == [4, 0]
+    assert column(engine, "outcome_level", levels=True, as_of=NOON) == [None, None]
+    assert column(engine, "outcome_level") == [None, None]
+
+
 def test_what_was_said_of_a_card_counts_from_when_it_was_recorded(engine, keyring):
     name = add(engine, used="card")
     for said, at, now in [
@@ -168,7 +182,8 @@ def test_a_prediction_that_came_in_later_was_not_there_yet(engine):
 
 
 def test_answers_come_in_pieces_of_one_moment(engine, keyring, monkeypatch):
-    monkeypatch.setattr("data.log.read._CHUNK", 10)
+    monkeypatch.setattr("data.log.read._AT_ONCE", 5)
+    monkeypatch.setattr("data.log.read._TOGETHER", 2)
     names = [add(engine) for _ in range(25)]
     with moment(engine) as connection:
         asked = {"start": NOON, "end": NOON + DAY, "as_of": NOON + DAY, **MINE}
@@ -281,7 +296,7 @@ def test_busy_counts_a_model_whatever_its_version(engine):
     ],
 )
 def test_a_value_that_is_none_is_null_and_all_others_are_read(sqlite, monkeypatch, name, value):
-    monkeypatch.setattr("data.log.read._CHUNK", 7)
+    monkeypatch.setattr("data.log.read._AT_ONCE", 7)
     whole = {"margin": -1.0, "site": "north", "patient": "f0"}
     names = [add(sqlite, **whole) for _ in range(20)]
     spoil(sqlite, names[4], **{name: value})

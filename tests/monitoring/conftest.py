@@ -120,7 +120,10 @@ def answers(risk, outcome=None, *, at=None, site=None, sites=SITES, used="answer
         "outcome": np.full(n, np.nan) if outcome is None else np.asarray(outcome, dtype=float),
         "mature": np.ones(n, dtype=bool),
         "counts": np.ones(n, dtype=bool),
+        "level": np.zeros(n, dtype=np.int8),
+        "outcome_level": np.zeros(n, dtype=np.int8),
         "patient": np.arange(n),
+        "encounter": np.arange(n),
         "drawn": np.zeros(n, dtype=bool),
     }
     return Answers(sites=tuple(sites), **arrays | given)

@@ -136,7 +136,8 @@ def test_an_empty_window_is_a_window(log, loaded, may):
 def test_batches_do_not_show(log, loaded, visits, may, monkeypatch):
     log.add(visits(500, 5), outcomes=True)
     whole = read(log.engine, loaded, "3", may, keyring=log.keyring)
-    monkeypatch.setattr("data.log.read._CHUNK", 64)
+    monkeypatch.setattr("data.log.read._AT_ONCE", 16)
+    monkeypatch.setattr("data.log.read._TOGETHER", 4)
     told = []
     pieces = read(log.engine, loaded, "3", may, keyring=log.keyring, done=told.append)
     assert told[-1] == 1
