@@ -16,9 +16,9 @@ from models.artifact import Artifact
 from models.reference import MOST_SITES, SMALLEST_SITE, Binned, Reference
 from monitoring import drift
 from monitoring.drift import MIN_ROWS, Finding
-from monitoring.performance import SITE
 from monitoring.rates import wilson
 from monitoring.signal import Signal
+from monitoring.strata import SITE
 from monitoring.window import Window
 
 STATISTIC = "unknown_share"

@@ -19,7 +19,7 @@ from monitoring.breaches import bounds
 from monitoring.charts import Point
 from monitoring.drift import MIN_ROWS, Cells, percent
 from monitoring.lines import RISK, Line, in_order
-from monitoring.performance import SITE
+from monitoring.strata import SITE
 from monitoring.summary import STEPS, head, kind, standing, summary
 
 SHOWN = 8
@@ -50,6 +50,24 @@ MEASURES = (
     ("brier_skill", "Brier skill: better than telling everybody the mean", "best 1", "{:.2f}"),
     ("auprc", "AUPRC: precision over all thresholds", "best 1", "{:.3f}"),
 )
+OF_LEVELS = (
+    ("kappa", "Quadratic kappa with the level that was right", "best 1", "{:.2f}"),
+    (
+        "under_urgent",
+        "Under-triage: of the urgent, given no urgent level",
+        "trauma: under 5 %",
+        "{:.3f}",
+    ),
+    (
+        "over_urgent",
+        "Over-triage: of the others, given an urgent level",
+        "trauma: under 35 %",
+        "{:.3f}",
+    ),
+    ("under_triage", "Of all, given a less urgent level", "best 0", "{:.3f}"),
+    ("over_triage", "Of all, given a more urgent level", "best 0", "{:.3f}"),
+)
+OF_HOURS = (("utility", "Utility of the alerts, of whole stays", "best 1, never to alert 0", "{:.2f}"),)
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -111,6 +129,7 @@ def page(
                 _groups(told, names, bound, loaded)
                 for names, bound in (((SITE,), limits), (None, loaded.spec.limits.subgroup_oe))
             ],
+            tasks=_tasks(told, loaded),
             driving=told["reasons"][:REASONS],
             quality=quality,
             links=links,
@@ -314,13 +333,14 @@ def _known(measured: Mapping[str, Any] | None, name: str) -> dict[str, Any] | No
     """A measure with its interval, wherever it stands among the figures."""
     if not measured:
         return None
-    value = measured.get(name)
-    for place in ("calibration", "at_threshold"):
-        if value is None:
-            value = (measured.get(place) or {}).get(name)
+    value, intervals = measured.get(name), measured.get("intervals")
+    for place in ("calibration", "at_threshold", "triage"):
+        if value is None and measured.get(place):
+            value = measured[place].get(name)
+            intervals = measured[place].get("intervals", intervals)
     if isinstance(value, Mapping):
         return dict(value)
-    return {"value": value, **((measured.get("intervals") or {}).get(name) or {})}
+    return {"value": value, **((intervals or {}).get(name) or {})}
 
 
 def _measures(told: Mapping[str, Any], loaded: Artifact) -> list[dict[str, Any]]:
@@ -334,7 +354,8 @@ def _measures(told: Mapping[str, Any], loaded: Artifact) -> list[dict[str, Any]]
         "auroc": (spec.limits.auroc, None),
     }
     rows = []
-    for name, title, ideal, form in MEASURES:
+    own = (*(OF_LEVELS if spec.triage else ()), *(OF_HOURS if spec.lookback else ()))
+    for name, title, ideal, form in (*own, *MEASURES):
         now = None if measured["reason"] else _known(measured, name)
         low, high = limits.get(name, (None, None))
         value = (now or {}).get("value")
@@ -350,6 +371,36 @@ def _measures(told: Mapping[str, Any], loaded: Artifact) -> list[dict[str, Any]]
             }
         )
     return rows
+
+
+def _tasks(told: Mapping[str, Any], loaded: Artifact) -> list[dict[str, Any]]:
+    """What only a model of levels, or of hourly alerts, is measured by: chief measures by group."""
+    found = []
+    for name, title, measures in (
+        ("triage", "Levels", OF_LEVELS[:3]),
+        ("utility", "What the alerts were worth", (("value", *OF_HOURS[0][1:]),)),
+    ):
+        if (of := told["performance"][name]) is None:
+            continue
+        groups: dict[str, list[Mapping[str, Any]]] = {}
+        for row in of["groups"]:
+            groups.setdefault(row["group"], []).append(row)
+        levels = [level.value for level in loaded.spec.triage.levels] if loaded.spec.triage else []
+        found.append(
+            {
+                "title": title,
+                "reason": of["reason"],
+                "levels": levels,
+                "table": of.get("table"),
+                "measures": [(key, label.split(":")[0], form) for key, label, _, form in measures],
+                "counted": "stays" if name == "utility" else "n",
+                "unit": "Stays" if name == "utility" else "Answers",
+                "parts": [
+                    (_attribute(group, loaded), rows) for group, rows in groups.items() if len(rows) > 1
+                ],
+            }
+        )
+    return found
 
 
 def _within(value: float, low: float | None, high: float | None) -> bool:

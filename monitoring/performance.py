@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from models import curves, metrics
 from models.spec import ModelSpec
-from monitoring import analytic
+from monitoring import agreement, analytic, strata, utility
 from monitoring.answers import Answers
 from monitoring.window import Window
 
@@ -24,7 +24,6 @@ FEWEST_EVENTS = 10
 MEASURES = ("auroc", "auprc", "brier", "brier_skill", "calibration", "at_threshold", "intervals")
 MOST = 100_000
 """Answers that are measured; of more some so many are, by patient: an AUROC moves by two thousandths."""
-SITE = "site"
 BINS, THRESHOLDS = 10, 21
 """Of the calibration curve, and of the decision curve."""
 _RESAMPLED = 10_000_000
@@ -35,12 +34,13 @@ interval is narrow whatever their number."""
 def measure(
     window: Window, spec: ModelSpec, *, at_promotion: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """``{n, events, reason, counted, MEASURES, curves, groups, apart, at_promotion}``.
+    """``{n, events, reason, counted, MEASURES, curves, groups, apart, triage, utility, at_promotion}``.
 
     Either ``reason`` is null or the measures are. Intervals resample patients; a row that names none
     stands alone. ``curves``: observed against predicted, and net benefit over the spec's thresholds.
     ``groups``: as in the version's ``evaluation.json``, each site one of them; those of under 20
-    patients are suppressed. ``apart``: answers that were not shown, and those that were.
+    patients are suppressed. ``apart``: answers that were not shown, and those that were. ``triage`` and
+    ``utility``: of a model of levels, and of hourly alerts, with reasons of their own.
     ``at_promotion``: what ``evaluation.json`` holds of the same.
     """
     answers = window.answers
@@ -48,6 +48,7 @@ def measure(
     y = answers.outcome[places]
     n, events = len(places), int(y.sum())
     known: dict[str, Any] = {"n": n, "events": events, "reason": None, "counted": spec.watch.counts}
+    known |= {"triage": agreement.measure(window, spec), "utility": utility.measure(window, spec)}
     then = _then(at_promotion)
     people = len(np.unique(answers.patient[places]))
     few = n < FEWEST_OUTCOMES or min(events, n - events) < FEWEST_EVENTS
@@ -61,8 +62,8 @@ def measure(
         nothing = dict.fromkeys(MEASURES)
         empty: dict[str, Any] = {"curves": None, "groups": [], "apart": {}, "at_promotion": then}
         return {**known, "reason": reason, **nothing, **empty}
-    every, places = places, _sample(places, answers.patient)
-    groups = _groups(window, every)
+    every, places = places, strata.sampled(places, answers.patient, MOST)
+    groups = strata.at(window, every)
     drawn = np.searchsorted(every, places)
     evaluation = metrics.evaluate(
         answers.outcome[places],
@@ -76,7 +77,7 @@ def measure(
     figures = metrics.as_dict(evaluation)
     kept = {name: figures[name] for name in MEASURES}
     kept["at_threshold"] = kept["at_threshold"] | {"treat_all": _treat_all(y, spec.alert_at)}
-    rows = [row for row in figures["groups"] if row["level"] != _UNOPENED]
+    rows = [row for row in figures["groups"] if row["level"] != strata.UNOPENED]
     if len(places) < n:
         rows = [row | _counted(groups[row["group"]] == row["level"], y, row) for row in rows]
     return {
@@ -104,34 +105,11 @@ def drawn_curves(
     }
 
 
-def _sample(places: npt.NDArray[np.intp], patient: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-    """Those of about ``MOST`` answers, all that are of the patients who are drawn."""
-    if len(places) <= MOST:
-        return places
-    people, of = np.unique(patient[places], return_inverse=True)
-    return places[(np.random.default_rng(0).random(len(people)) < MOST / len(places))[of]]
-
-
 def _counted(
     there: npt.NDArray[np.bool_], y: npt.NDArray[np.float64], row: Mapping[str, Any]
 ) -> dict[str, Any]:
     """How many a group has, also of those that were not drawn."""
     return {"n": int(there.sum()), "events": None if row["suppressed"] else int(y[there].sum())}
-
-
-_UNOPENED = "(not opened)"
-
-
-def _groups(window: Window, places: npt.NDArray[np.intp]) -> dict[str, npt.NDArray[np.object_]]:
-    """Attribute -> level of each answer at ``places``; one that no answer tells is left out."""
-    answers = window.answers
-    names = np.array([*answers.sites, None], dtype=object)[answers.site[places]]
-    found = {SITE: np.array([name or "(none named)" for name in names], dtype=object)}
-    for attribute, levels in window.groups.items():
-        level = np.array([_UNOPENED if one is None else one for one in levels[places]], dtype=object)
-        if (level != _UNOPENED).any():
-            found[attribute] = level
-    return found
 
 
 def apart(answers: Answers, spec: ModelSpec) -> dict[str, dict[str, Any] | None]:
@@ -177,4 +155,5 @@ def _treat_all(y: npt.NDArray[np.float64], threshold: float) -> float:
 def _then(at_promotion: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if at_promotion is None:
         return None
-    return {name: at_promotion.get(name) for name in ("n", "events", *MEASURES, "groups")}
+    names = ("n", "events", *MEASURES, "groups", "triage", "utility")
+    return {name: at_promotion.get(name) for name in names}

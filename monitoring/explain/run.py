@@ -20,8 +20,8 @@ from monitoring import report
 from monitoring.drift import MIN_ROWS
 from monitoring.explain import drivers, page
 from monitoring.explain.drivers import Driven, Explained
-from monitoring.performance import SITE
 from monitoring.sampled import Sampled, grouped, sample
+from monitoring.strata import SITE
 
 MOST, MOST_OF_SITE = 20_000, 2_000
 """Rows that are explained, of all and of a site: a share is then known to half of a hundredth."""

@@ -132,7 +132,7 @@ def test_the_figures_at_promotion_stand_beside(known, loaded):
     then = measure(known(), loaded.spec)
     found = measure(known(n=10), loaded.spec, at_promotion=then)
     assert found["at_promotion"]["auroc"] == then["auroc"]
-    assert set(found["at_promotion"]) == {"n", "events", *MEASURES, "groups"}
+    assert set(found["at_promotion"]) == {"n", "events", *MEASURES, "groups", "triage", "utility"}
 
 
 def test_the_same_window_measures_the_same(known, loaded):
