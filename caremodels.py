@@ -353,7 +353,9 @@ def _acts(commands: Any) -> None:
         commands, "promote", promote, "release a version that passes its gate"
     )
     promoting.add_argument("--version", required=True, metavar="N")
-    promoting.add_argument("--override-by", metavar="WHO", help="a second person, if the gate refuses")
+    promoting.add_argument(
+        "--override-by", type=command.person, metavar="WHO", help="a second person, if the gate refuses"
+    )
     promoting.add_argument("--override-reason", metavar="TEXT")
     returning = command.add_for_model(
         commands, "rollback", rollback, "make the champion before the present one champion again"

@@ -2,10 +2,11 @@
 
 ``drifted.py`` makes the log, once. Each in a process of its own:
 
-- the command ``monitor`` on the million, also with a log that the system holds nothing of, its stages,
-  and the last month alone, with the others as its past;
-- verdicts with every row opened, against those of the sample in repeated draws;
-- some 100,000 rows through ``monitor``, and through Evidently as they are.
+- verdicts of the sample in repeated draws, against those with every row opened: ``seconds``,
+  ``peak_mib`` and ``agreement`` are theirs, from the log on the disk to every column judged;
+- the command ``monitor`` on the million, which also measures outcomes and writes pages; its stages; with
+  a log that the system holds nothing of; and the last month alone, with the others as its past;
+- some 100,000 rows judged, through ``monitor``, and through Evidently as they are.
 
 Figures go to ``bench/drift.json``, and no row does. On a busy machine the processor's seconds tell more.
 """
@@ -126,21 +127,22 @@ def peak_mib() -> int:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def verdicts(home: Path, **settings: Any) -> dict[str, Any]:
+def verdicts(
+    home: Path, first: str = FIRST, last: str = LAST, kept: str = "log.db", **settings: Any
+) -> dict[str, Any]:
     """Every test of an input, at its key: the value, the threshold, drifted; and the shares opened."""
     loaded, _ = released(home)
-    engine, clock = connect(Home(home).log), Clock()
-    read = window.read(
-        engine,
-        loaded,
-        "1",
-        Period.between(FIRST, LAST),
-        keyring=load_keyring(home),
-        **settings,
-    )
+    engine, clock = connect(home / kept), Clock()
+    period = Period.between(first, last)
+    read = window.read(engine, loaded, "1", period, keyring=load_keyring(home), **settings)
     engine.dispose()
     _, findings = drift.findings(read, loaded)
-    spent = {**clock.spent(), "peak_mib": peak_mib(), "opened": int(read.answers.drawn.sum())}
+    spent = {
+        "rows": read.whole.rows,
+        **clock.spent(),
+        "peak_mib": peak_mib(),
+        "opened": int(read.answers.drawn.sum()),
+    }
     tests = {
         (one.column, one.site, one.statistic): (one.value, one.threshold or 0.0, one.drifted)
         for one in findings
@@ -270,30 +272,36 @@ def _apart(work: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, default=Home.from_env().path / "drift")
-    parser.add_argument("--draws", type=int, default=DRAWS, help="0 to compare no verdicts")
+    parser.add_argument("--draws", type=int, default=DRAWS)
     options = parser.parse_args()
     home = options.home.resolve()
     made = [sys.executable, str(Path(__file__).with_name("drifted.py")), "--home", str(home)]
     subprocess.run(made, check=True)
     words = ("monitor", MODEL, "--from", FIRST, "--to", LAST)
-    figures: dict[str, Any] = _apart(by_stage, home, FIRST, LAST)
-    figures["typed"] = run(home, *words, expect=(0, 3))
+    command: dict[str, Any] = _apart(by_stage, home, FIRST, LAST)
+    command["typed"] = run(home, *words, expect=(0, 3))
     forget(home / "log.db")
-    figures["typed_cold"] = run(home, *words, expect=(0, 3))
-    figures["with_a_past"] = _apart(by_stage, home, LAST, LAST)
-    _show("monitor", figures)
-    figures["at_100000"] = {
-        "ours": _apart(by_stage, home, *SOME, "some.db"),
+    command["typed_cold"] = run(home, *words, expect=(0, 3))
+    command["with_a_past"] = _apart(by_stage, home, LAST, LAST)
+    _show("monitor", command)
+    some = {
+        "ours": _apart(verdicts, home, *SOME, "some.db")["spent"],
+        "monitor": _apart(by_stage, home, *SOME, "some.db"),
         "evidently": _apart(plainly, home, *SOME),
     }
-    for name, found in figures["at_100000"].items():
+    for name, found in some.items():
         _show(f"{SOME[0]} to {SOME[1]}, {name}", found)
-    if options.draws:
-        whole = _apart(verdicts, home, most=10**9)
-        draws = [_apart(verdicts, home, salt=salt) for salt in range(1, options.draws + 1)]
-        figures["verdicts"] = agreement(whole, draws)
-        figures["agreement"] = figures["verdicts"]["agreement"]["all"]
-        _show("verdicts", figures["verdicts"])
+    whole = _apart(verdicts, home, most=10**9)
+    draws = [_apart(verdicts, home, salt=salt) for salt in range(1, options.draws + 1)]
+    judged = agreement(whole, draws)
+    _show("verdicts", judged)
+    figures = {
+        **{name: judged[name] for name in ("rows", "seconds", "processor_seconds", "peak_mib")},
+        "agreement": judged["agreement"]["all"],
+        "verdicts": judged,
+        "monitor": command,
+        "at_100000": some,
+    }
     bench = Home.from_env().bench
     bench.mkdir(parents=True, exist_ok=True)
     (bench / "drift.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     making.add_argument(
         "--expires", metavar="DAYS|DATE", help="after so many days, or at the end of a day (UTC)"
     )
-    making.add_argument("--by", required=True, metavar="WHO")
+    making.add_argument("--by", required=True, type=command.person, metavar="WHO")
 
     command.add(key, "list", listed, "every key ever made, without its secret")
 

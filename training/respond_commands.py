@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
     answering.add_argument(
         "alarms", type=command.positive, nargs="+", metavar="N", help="numbers of caremodels alarms list"
     )
-    answering.add_argument("--by", metavar="WHO", help="needed unless change-control.toml allows it")
+    answering.add_argument(
+        "--by", type=command.person, metavar="WHO", help="needed unless change-control.toml allows it"
+    )
     answering.add_argument("--reason", metavar="TEXT")
 
 

@@ -18,6 +18,7 @@ from pyarrow import parquet
 from sqlalchemy import Engine
 
 from data.errors import ConflictError, NotEnoughDataError, UsageError
+from data.log import audit
 from data.log.read import SCHEMA, batches, count
 from data.log.seal import Keyring
 from data.period import Period
@@ -45,13 +46,14 @@ def export(
 
     Rows of champions and challengers, told apart by ``pointer``, as :data:`data.log.read.SCHEMA`
     says; without ``inputs`` that column is left out. They are streamed, from one moment of the log,
-    and the file appears whole or not at all. Inputs that no key here opens are null, and logged.
+    and the file appears whole or not at all. Inputs that no key here opens are null, and logged. The
+    log keeps who took what.
 
     Raises:
         ConflictError: ``out`` is there, and is not to be overwritten.
         UsageError: ``out`` cannot be there.
         NotEnoughDataError: the period holds no prediction.
-        UnavailableError: the log cannot be read.
+        UnavailableError: the log cannot be read, or not written down in it who took what.
     """
     if out.exists() and not overwrite:
         raise ConflictError(f"{out} is there already")
@@ -66,6 +68,8 @@ def export(
     expected = count(engine, **span)
     if not expected:
         raise NotEnoughDataError(f"the log holds no prediction of {model} for {period}")
+    asked = {"model": model, "period": str(period), "inputs": inputs}
+    audit.record(engine, "export", asked)
     kept = [field for field in SCHEMA if inputs or field.name != "inputs"]
     draft = out.with_name(f".{out.name}.{secrets.token_hex(8)}")
     rows = 0

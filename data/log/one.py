@@ -1,4 +1,7 @@
-"""One prediction, whole: what was asked, what was answered, how it was used and what then happened."""
+"""One prediction, whole: what was asked, what was answered, how it was used and what then happened.
+
+Whoever opens one is written down.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import Engine, select
 
 from data.errors import NotFoundError
+from data.log import audit
 from data.log.schema import feedback, guarded, outcome, prediction
 from data.log.seal import Keyring
 
@@ -41,10 +45,10 @@ class Prediction:
 
 
 def find(engine: Engine, prediction_id: str, *, keyring: Keyring) -> Prediction:
-    """The prediction of that id.
+    """The prediction of that id; that this machine's user asked for it is written down before.
 
     Raises NotFoundError where there is none, SealedError where ``keyring`` does not open its inputs,
-    UnavailableError where the log cannot be read.
+    UnavailableError where the log cannot be read, or written.
     """
     names = [name for name in Prediction.__dataclass_fields__ if name not in ("used", "outcome")]
     with guarded("read"), engine.connect() as connection:
@@ -67,6 +71,7 @@ def find(engine: Engine, prediction_id: str, *, keyring: Keyring) -> Prediction:
             .order_by(outcome.c.id.desc())
             .limit(1)
         )
+    audit.record(engine, "open", {"model": row.model, "prediction_id": prediction_id})
     told = dict(row._mapping)  # noqa: SLF001 - public despite its name
     told["used"] = said or told["used"]
     if told["inputs"] is not None:

@@ -26,7 +26,8 @@ _LAST = 10
 
 
 def status(engine: Engine, keyring: Keyring) -> dict[str, Any]:
-    """Rows by what they are, the keys that sealed them, and what was last done to the log.
+    """Rows by what they are, the keys that sealed them, what was last done to the log, and how many
+    times a single prediction was ``opened``.
 
     Times are UTC. Raises UnavailableError where the log cannot be read.
     """
@@ -41,12 +42,18 @@ def status(engine: Engine, keyring: Keyring) -> dict[str, Any]:
             for table in (outcome, feedback, answer)
         }
         acts = connection.execute(
-            select(maintenance).order_by(maintenance.c.id.desc()).limit(_LAST)
+            select(maintenance)
+            .where(maintenance.c.act != "open")
+            .order_by(maintenance.c.id.desc())
+            .limit(_LAST)
         ).mappings()
         done = [
             {**act, "at": f"{act['at']:%Y-%m-%dT%H:%M:%SZ}", "details": json.loads(act["details"])}
             for act in acts
         ]
+        opened = connection.scalar(
+            select(func.count()).select_from(maintenance).where(maintenance.c.act == "open")
+        )
         size = _size(engine, connection)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -60,6 +67,7 @@ def status(engine: Engine, keyring: Keyring) -> dict[str, Any]:
         "predictions": [dict(group) for group in groups],
         "key": keyring.newest,
         "sealed": {name: rows for name, rows in keys_in_use(engine, keyring).items() if rows},
+        "opened": opened,
         "maintenance": done,
     }
 

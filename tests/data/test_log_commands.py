@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -219,7 +220,7 @@ def home_log(tmp_path, keyring):
 def test_status_tells_what_the_log_holds(run, home_log, keyring):
     code, found = run("status")
     assert code == 0
-    assert found["schema_version"] == 2
+    assert found["schema_version"] == 3
     assert found["bytes"] > 0
     assert (found["rows"], found["outcomes"], found["feedback"], found["answers"]) == (80, 80, 16, 2)
     assert (found["first"], found["last"]) == ("2026-11-22T12:00:00Z", "2026-11-24T12:00:00Z")
@@ -233,7 +234,7 @@ def test_status_tells_what_the_log_holds(run, home_log, keyring):
     }
     assert found["key"] == keyring.newest
     assert found["sealed"] == {keyring.newest: 98}
-    assert found["maintenance"] == []
+    assert (found["opened"], found["maintenance"]) == (0, [])
 
 
 def test_status_of_an_empty_log_is_one(run):
@@ -272,6 +273,9 @@ def test_an_export_holds_every_row_with_its_inputs_opened(run, home_log, tmp_pat
     assert table.schema.equals(SCHEMA)
     assert sorted(table["inputs"].to_pylist()) == sorted(f"[{number}]" for number in range(40))
     assert out.stat().st_mode & 0o777 == 0o600
+    [act] = run("status")[1]["maintenance"]
+    assert (act["act"], act["by"]) == ("export", getpass.getuser())
+    assert act["details"] == {"model": "m", "period": "2026-11-01 to 2026-11-30", "inputs": True}
     assert sorted(path.name for path in tmp_path.iterdir() if "parquet" in path.name) == ["m.parquet"]
 
 
@@ -308,4 +312,4 @@ def test_an_export_of_nothing_or_to_nowhere_leaves_no_file(run, home_log, tmp_pa
 
 
 def test_migrate_on_a_log_of_today_does_nothing(run, home_log):
-    assert run("migrate") == (0, {"before": 2, "after": 2})
+    assert run("migrate") == (0, {"before": 3, "after": 3})

@@ -10,6 +10,7 @@ import caremodels
 from data.home import Home
 from data.pseudonym import load_key
 from models import ledger
+from models.signature import PLAN, of_plan
 from monitoring import prometheus, states
 
 MODEL = "ed_admission"
@@ -156,3 +157,12 @@ def test_only_kinds_that_a_window_could_judge_come_to_rest(raised, home: Home):
     assert acts == ["alarm opened", "alarm opened", "alarms seen"]
     raised(unjudged={"slope"}, window={"from": "2026-06-01", "to": "2026-06-30"})
     assert len(ledger.verify(home.ledger, load_key(home.path))) == 3
+
+
+@pytest.mark.parametrize("by", ["change control (Dr Chen)", " Change  Control(x", "CHANGE CONTROL ("])
+def test_nobody_is_called_as_a_plan_is(by, capsys):
+    with pytest.raises(SystemExit) as left:
+        caremodels.main(["alarms", "close", "1", "--by", by, "--reason", "x"])
+    assert left.value.code == 2
+    assert "give a person's name" in capsys.readouterr().err
+    assert of_plan(f"{PLAN} (Dr Chen)")

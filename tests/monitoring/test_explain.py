@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import stat
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 import caremodels
+from data.log.schema import maintenance, writing
 from data.period import Period
 from models import artifact
 from monitoring.explain import run
@@ -133,6 +136,31 @@ def test_one_prediction_and_its_page(released, visits, capsys, tmp_path):
     code, out, _ = typed(capsys, "--prediction", "prediction-0000001")
     assert code == 0
     assert f"feature {found['reasons'][0]['feature']}, value " in out
+
+
+def test_who_opens_a_prediction_is_written_down(released, visits, capsys):
+    released.add(visits(3, 5))
+    for name in ("prediction-0000001", "prediction-0000001", "nobody"):
+        typed(capsys, "--prediction", name)
+    with released.engine.connect() as connection:
+        acts = connection.execute(select(maintenance)).all()
+    assert [(act.act, act.by) for act in acts] == [("open", getpass.getuser())] * 2
+    assert json.loads(acts[0].details) == {
+        "model": "ed_admission",
+        "prediction_id": "prediction-0000001",
+    }
+    assert caremodels.main(["log", "status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["opened"], found["maintenance"]) == (2, [])
+
+
+def test_what_cannot_be_written_down_is_not_shown(released, visits, capsys, monkeypatch):
+    released.add(visits(3, 5))
+    monkeypatch.setattr("data.log.schema.PATIENCE", 0.1)
+    with writing(released.engine):  # as another would who does not let go
+        code, out, err = typed(capsys, "--prediction", "prediction-0000001")
+    assert (code, out) == (1, "")
+    assert "the prediction log cannot be written" in err
 
 
 def test_a_prediction_that_comes_out_otherwise_is_said(released, visits, capsys):
