@@ -51,7 +51,7 @@ MEASURES = (
     ("auprc", "AUPRC: precision over all thresholds", "best 1", "{:.3f}"),
 )
 OF_LEVELS = (
-    ("kappa", "Quadratic kappa with the level that was right", "best 1", "{:.2f}"),
+    ("kappa", "Kappa: quadratic, with the level that was right", "best 1", "{:.2f}"),
     (
         "under_urgent",
         "Under-triage: of the urgent, given no urgent level",

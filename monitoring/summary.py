@@ -73,6 +73,8 @@ def summary(monitored: Mapping[str, Any], quality: Mapping[str, Any], loaded: Ar
         for said in (
             _found(monitored),
             " ".join((_outcomes(monitored, loaded.spec), _ranking(monitored))).strip(),
+            _levels(monitored),
+            _hours(monitored),
             _given(monitored, quality),
             _new(monitored, quality, loaded),
         )
@@ -172,15 +174,45 @@ def _ranking(monitored: Mapping[str, Any]) -> str:
     if not now or now["value"] is None:
         return ""
     figures = f"AUROC {now['value']:.2f}"
-    ends = [row[name] for row in (now, then) if row for name in ("low", "high")]
-    if not then or None in (*ends, then["value"]):
+    side = _beside(now, then, ("worse than", "about as well as", "better than"))
+    if not then or not side:
         return f"It ranks patients with {figures}; 0.5 is chance, 1 without a fault."
-    side = "about as well as"
-    if now["high"] < then["low"]:
-        side = "worse than"
-    if now["low"] > then["high"]:
-        side = "better than"
     return f"It ranks patients {side} at promotion ({figures}; {then['value']:.2f} then)."
+
+
+def _beside(
+    now: Mapping[str, Any], then: Mapping[str, Any] | None, words: tuple[str, str, str]
+) -> str | None:
+    """Which of the words for less, the same and more the intervals say; None where one is not known."""
+    if not then or None in (row[name] for row in (now, then) for name in ("value", "low", "high")):
+        return None
+    less, same, more = words
+    if now["high"] < then["low"]:
+        return less
+    return more if now["low"] > then["high"] else same
+
+
+def _levels(monitored: Mapping[str, Any]) -> str:
+    """Of a model of levels what harms most: the urgent who are made to wait."""
+    now = (monitored["performance"]["triage"] or {}).get("under_urgent")
+    if not now:
+        return ""
+    said = f"Of the urgent {percent(now['value'])} were given no urgent level"
+    found = (monitored["performance"]["at_promotion"] or {}).get("triage")
+    then = found and {"value": found["under_urgent"], **found["intervals"]["under_urgent"]}
+    side = _beside(now, then, ("fewer than", "about as many as", "more than"))
+    return f"{said}, {side} the {percent(then['value'])} at promotion." if then and side else f"{said}."
+
+
+def _hours(monitored: Mapping[str, Any]) -> str:
+    """Of hourly alerts what they were worth."""
+    now = monitored["performance"]["utility"]
+    if not now or now["value"] is None:
+        return ""
+    said = f"The utility of the alerts is {now['value']:.2f}, where 0 is never to alert and 1 the best"
+    then = (monitored["performance"]["at_promotion"] or {}).get("utility")
+    side = _beside(now, then, ("less than", "about as much as", "more than"))
+    return f"{said}; {side} the {then['value']:.2f} at promotion." if then and side else f"{said}."
 
 
 def _given(monitored: Mapping[str, Any], quality: Mapping[str, Any]) -> str:

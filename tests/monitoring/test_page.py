@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from models import catalog
 from models.calibration import sigmoid
 from models.change_control import Plan
 from monitoring import alarms, page, respond, states, window
@@ -86,12 +87,14 @@ def told(loaded, visits, make, may):
     """A page of May and what it is made of: ``(Read, Monitored as a dict)``.
 
     ``monthly`` rows in each of ``months``; by how much ``moved`` the log-odds of the outcome are and
-    ``faster`` the hearts of May; ``card``: half of the answers were shown; ``edit`` of what was found.
+    ``faster`` the hearts of May; ``card``: half of the answers were shown; ``edit`` of what was found;
+    ``task``: what the spec has besides.
     """
 
     def told(
         monthly=400, months=("2026-05",), *, moved=0.0, faster=0, card=False, known=True, names=None,
         groups=None, at_promotion=PROMOTED, pointer="champion", edit=lambda found: found, links=(),
+        **task,
     ):  # fmt: skip
         made = visits(monthly * len(months), 100)
         month = np.arange(len(made.site)) // max(monthly, 1)
@@ -149,7 +152,8 @@ def told(loaded, visits, make, may):
             report="index.html",
         )
         result = edit(asdict(monitored))
-        made = page.page(result, loaded, judged.cells, window.quality(read), links=links)
+        of = replace(loaded, spec=replace(loaded.spec, **task))
+        made = page.page(result, of, judged.cells, window.quality(read), links=links)
         return Read(made.decode()), result
 
     return told
@@ -305,6 +309,71 @@ def test_what_is_no_number_is_a_dash(told):
     rows = {cells[0].split(":")[0]: cells for cells in sound(read).rows() if len(cells) == 4}
     assert rows["Brier skill"][1] == "–"
     assert "(from 1.5)" in rows["Alerts answered for each patient found best 1"][1]
+
+
+def test_levels_are_told_by_table_and_by_group(told):
+    def span(value):
+        return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+    def edit(found):
+        chief = {"kappa": span(0.4), "under_urgent": span(0.3), "over_urgent": None}
+        rows = [
+            {"group": "sex", "level": level, "n": 50, **chief, "kappa": span(kappa)}
+            for level, kappa in (("female", 0.5), ("male", 0.35))
+        ]
+        table = np.arange(25).reshape(5, 5).tolist()
+        found["performance"]["triage"] = {
+            "n": 100,
+            "reason": None,
+            "table": table,
+            "groups": rows,
+            **chief,
+        }
+        return found
+
+    at_promotion = {
+        "kappa": span(0.6),
+        "under_urgent": 0.2,
+        "intervals": {"under_urgent": {"low": 0.1, "high": 0.25}},
+    }
+    triage = catalog.load("ed_triage").triage
+    read, _ = told(800, edit=edit, at_promotion=PROMOTED | {"triage": at_promotion}, triage=triage)
+    assert "Of the urgent 30% were given no urgent level, about as many as the 20%" in sound(read).text
+    [kappa], [under] = read.rows("Kappa: quadratic, with the level that was right best 1"), [
+        row for row in read.rows() if row[0].startswith("Under-triage: of the urgent")
+    ]  # fmt: skip
+    assert kappa[1::2] == ["0.40 (0.30 to 0.50)", "0.60 (0.50 to 0.70)"]
+    assert under[1::2] == ["0.300 (0.200 to 0.400)", "0.200 (0.100 to 0.250)"]
+    assert read.rows("Right level", "given 1", "given 2", "given 3", "given 4", "given 5")
+    assert read.rows("2", "5", "6", "7", "8", "9")
+    assert read.rows("female", "50", "0.50 (0.40–0.60)", "0.300 (0.200–0.400)", "–")
+
+
+def test_what_hourly_alerts_were_worth_is_told(told):
+    def edit(found):
+        span = {"value": 0.4, "low": 0.3, "high": 0.5}
+        sites = [
+            {"group": "site", "level": name, "stays": 30, "events": 12, **span}
+            for name in ("north", "south")
+        ]
+        found["performance"]["utility"] = {"reason": None, "threshold": 0.02, "groups": sites, **span}
+        return found
+
+    read, _ = told(800, edit=edit, lookback=24)
+    assert "The utility of the alerts is 0.40, where 0 is never to alert" in sound(read).text
+    assert read.rows("Utility of the alerts, of whole stays best 1, never to alert 0")[0][1] == (
+        "0.40 (0.30 to 0.50)"
+    )
+    assert read.rows("south", "30", "0.40 (0.30–0.50)")
+
+    def none(found):
+        nothing = dict.fromkeys(("value", "low", "high"))
+        why = {"reason": "3 stays had the outcome", "threshold": 0.02, "groups": []}
+        found["performance"]["utility"] = {**why, **nothing}
+        return found
+
+    read, _ = told(800, edit=none, lookback=24)
+    assert "Not measured: 3 stays had the outcome." in sound(read).text
 
 
 def test_a_measure_beyond_its_limits_says_so_in_words(told):

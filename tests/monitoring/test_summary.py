@@ -23,7 +23,9 @@ def alarm(what, *, site=None, group=None, state="open"):
     return {"what": what, "site": site, "group": group, "state": state, "message": f"{what} was raised"}
 
 
-def said(*, oe=FAIR, events=102, n=500, apart=None, auroc=None, then=None, reason=None, **given):
+def said(
+    *, oe=FAIR, events=102, n=500, apart=None, auroc=None, then=None, reason=None, task=None, **given
+):
     """The summary of a quiet window of 1,000 requests, but for what is given."""
     performance = {
         "n": n,
@@ -33,7 +35,10 @@ def said(*, oe=FAIR, events=102, n=500, apart=None, auroc=None, then=None, reaso
         "calibration": {"oe": oe["value"]},
         "intervals": {"oe": {"low": oe["low"], "high": oe["high"]}},
         "apart": apart or {},
+        "triage": None,
+        "utility": None,
         "at_promotion": then and {"auroc": then},
+        **(task or {}),
     }
     monitored = {
         "verdict": "quiet",
@@ -119,6 +124,32 @@ def test_without_a_promotion_ranking_is_explained():
     assert told.endswith("It ranks patients with AUROC 0.84; 0.5 is chance, 1 without a fault.")
 
 
+@pytest.mark.parametrize(
+    ("now", "side"),
+    [
+        (span(0.28, 0.23, 0.35), "more than the 16% at promotion"),
+        (span(0.17, 0.12, 0.22), "about as many as the 16% at promotion"),
+        (span(0.08, 0.05, 0.12), "fewer than the 16% at promotion"),
+    ],
+)
+def test_who_was_urgent_and_made_to_wait_is_told(now, side):
+    then = {"under_urgent": 0.16, "intervals": {"under_urgent": {"low": 0.14, "high": 0.18}}}
+    task = {"triage": {"under_urgent": now}, "at_promotion": {"triage": then}}
+    share = f"{now['value']:.0%}" if now["value"] >= 0.1 else "8.0%"
+    assert f"Of the urgent {share} were given no urgent level, {side}." in said(task=task)
+    alone = said(task={"triage": {"under_urgent": now}})
+    assert f"Of the urgent {share} were given no urgent level." in alone
+
+
+def test_what_alerts_were_worth_is_told():
+    then = {"utility": span(0.44, 0.4, 0.48)}
+    worse = said(task={"utility": span(0.3, 0.25, 0.35), "at_promotion": then})
+    scale = "where 0 is never to alert and 1 the best"
+    assert f"The utility of the alerts is 0.30, {scale}; less than the 0.44 at promotion." in worse
+    alone = said(task={"utility": span(0.3, 0.25, 0.35)})
+    assert f"The utility of the alerts is 0.30, {scale}." in alone
+
+
 def test_what_drifted_without_an_alarm_is_not_denied():
     rows = [{"threshold": 0.2, "drifted": place < 2} for place in range(50)]
     assert said(columns=rows)[0].endswith("of 50 tests 2 are over the limit, of what hardly weighs.")
@@ -165,7 +196,13 @@ def test_of_an_empty_window_only_that_is_told():
         "verdict": "insufficient",
         "n": 0,
         "alarms": [alarm("insufficient", state=None)],
-        "performance": {"reason": "none", "auroc": None, "at_promotion": None},
+        "performance": {
+            "reason": "none",
+            "auroc": None,
+            "triage": None,
+            "utility": {"value": None},
+            "at_promotion": None,
+        },
     }
     assert summary(empty, status, LOADED) == [
         "That is too little to judge: insufficient was raised.",
