@@ -25,6 +25,8 @@ from data import marts
 from data.contract import Mart
 from data.errors import IntegrityError, NotEnoughDataError
 from data.home import Home
+from data.log.read import warned_of
+from data.log.schema import connect, exists
 from data.period import Period
 from data.pseudonym import load_key
 from data.source import Origin
@@ -44,7 +46,9 @@ class Recalibrated:
     """What ``caremodels recalibrate --json`` prints: an :class:`Estimate`, and what came of it.
 
     ``learned_from`` counts rows of the site that were left out because ``from_version`` was trained or
-    tuned on them, ``entry`` is the number in the ledger and ``mlflow`` why MLflow could not be told.
+    tuned on them, ``shown`` those of encounters of which a clinician was shown a card: a warning changes
+    the outcome that it warned of. ``entry`` is the number in the ledger and ``mlflow`` why MLflow could
+    not be told.
     """
 
     model: str
@@ -58,6 +62,7 @@ class Recalibrated:
     shift: float
     previous: float
     learned_from: int
+    shown: int
     entry: int
     mlflow: str | None = None
 
@@ -78,7 +83,7 @@ def recalibrate(
     ``version``: by default the champion, or the newest where there is none. ``before`` is what that
     version does at the site. ``after`` is an estimate for patients who did not teach the intercept: of
     five parts of the patients each is scored with the intercept of the other four. Rows that the
-    version itself learned from are left out.
+    version itself learned from are left out, and encounters of which a card of the model was shown.
 
     The new version keeps the figures of the one it comes from, since at every other site it answers
     the same; what is known of it at this site stands beside them under ``recalibration``, and the gate
@@ -172,6 +177,7 @@ def recalibrate_sites(
             shift=estimated.shift,
             previous=estimated.previous,
             learned_from=notes[site]["learned_from"],
+            shown=notes[site]["shown"],
             entry=entry.number,
             mlflow=mlflow,
         )
@@ -201,13 +207,13 @@ def _measured(
     with _rows(home, fitted, mart, site, which) as (cohort, left_out, origins):
         if not len(cohort):
             raise NotEnoughDataError(
-                f"{model}: no row of site {site} with a known outcome to learn from"
-                + (f"; {left_out} were learned from before" if left_out else "")
+                f"{model}: no row of site {site} with a known outcome to learn from{left_out}"
             )
         if cohort.outcome.sum() < fewest_events:
             raise NotEnoughDataError(f"{model}: under {fewest_events} events at {site}")
         about = {
-            "learned_from": left_out,
+            "learned_from": left_out.learned_from,
+            "shown": left_out.shown,
             "loads": list(cohort.load_ids),
             "fingerprint": cohort.fingerprint,
         }
@@ -250,26 +256,40 @@ def _with(fitted: Artifact, site: str, shift: float, origins: list[Origin]) -> A
     )
 
 
+@dataclass
+class _LeftOut:
+    learned_from: int = 0
+    shown: int = 0
+
+    def __str__(self) -> str:
+        learned = f"; {self.learned_from} were learned from before" if self.learned_from else ""
+        return learned + (f"; of {self.shown} a card was shown" if self.shown else "")
+
+
 @contextmanager
 def _rows(
     home: Home, fitted: Artifact, mart: Mart, site: str, which: Slice
-) -> Iterator[tuple[Cohort, int, list[Origin]]]:
-    """The site's rows that the version did not learn from, how many it did, and where they came from."""
+) -> Iterator[tuple[Cohort, _LeftOut, list[Origin]]]:
+    """The site's rows that may teach its intercept, how many may not, and where they came from."""
     spec, provenance = fitted.spec, fitted.manifest.provenance
     names = columns(spec, mart)
-    learned = 0
+    left_out = _LeftOut()
+    shown = pa.array(_shown(home, spec.name, site), pa.string())
 
     def of_site(store: Store) -> Iterator[pa.Table]:
-        nonlocal learned
-        for table in store.batches(mart, which, columns=names):
+        asked = dict.fromkeys([*names, mart.encounter])
+        for table in store.batches(mart, which, columns=list(asked)):
             there = table.filter(pc.equal(table[mart.site], site))
+            warned = pc.is_in(there[mart.encounter], shown)
+            left_out.shown += pc.sum(warned).as_py() or 0
+            there = there.filter(pc.invert(warned)).select([*names, "load_id"])
             if spec.split == "time":
                 tuned_to = Period.between(None, provenance.periods["validate"][1]).end
                 taught = pc.and_(
                     pc.is_in(there["load_id"], pa.array(provenance.load_ids, pa.string())),
                     pc.less(there[mart.time], pa.scalar(tuned_to)),
                 )
-                learned += pc.sum(taught).as_py() or 0
+                left_out.learned_from += pc.sum(taught).as_py() or 0
                 there = there.filter(pc.invert(taught))
             yield there
 
@@ -281,8 +301,19 @@ def _rows(
         fresh = np.ones(len(cohort), dtype=bool)
         if seen is not None:
             fresh = ~np.isin(cohort.patient, seen)
-            learned = int((~fresh).sum())
-        yield cohort.take(fresh), learned, store.origins(cohort.load_ids)
+            left_out.learned_from = int((~fresh).sum())
+        yield cohort.take(fresh), left_out, store.origins(cohort.load_ids)
+
+
+def _shown(home: Home, model: str, site: str) -> list[str]:
+    """Encounters of which a card was shown, by the log; none where nothing was ever predicted."""
+    if not exists(home.log):
+        return []
+    engine = connect(home.log)
+    try:
+        return warned_of(engine, model=model, site=site)
+    finally:
+        engine.dispose()
 
 
 def _register(

@@ -293,6 +293,21 @@ def opened(
         yield pa.record_batch(arrays, schema=OPENED)
 
 
+def warned_of(engine: Engine, *, model: str, site: str) -> list[str]:
+    """Encounters at ``site`` of which a clinician was shown a card, whichever version warned.
+
+    Raises UnavailableError where the log cannot be read.
+    """
+    query = select(prediction.c.encounter).where(
+        prediction.c.model == model,
+        prediction.c.site == site,
+        prediction.c.used == "card",
+        prediction.c.encounter.is_not(None),
+    )
+    with guarded("read"), engine.connect() as connection:
+        return list(connection.scalars(query.distinct()))
+
+
 def of_encounter(
     connection: Connection,
     encounters: Sequence[str],

@@ -265,6 +265,12 @@ def open_any(target: str | Path) -> tuple[Engine, int | None]:
     return engine, found
 
 
+def exists(target: str | Path) -> bool:
+    """Whether there is a log to open; one on a server is taken to be. Raises UsageError as connect."""
+    url = _url(target)
+    return not is_sqlite(url) or Path(url.database or "").exists()
+
+
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """One transaction that writes; committed at the end of the block."""

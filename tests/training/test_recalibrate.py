@@ -1,19 +1,22 @@
 """A new site gets its own intercept from a few hundred outcomes, and an honest word on what it does."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+from sqlalchemy import insert
 
 from data import marts
 from data.contract import sample
 from data.errors import IntegrityError, NotEnoughDataError, UsageError
 from data.home import Home
+from data.log.schema import connect, prediction, writing
 from data.marts.ed_visit import MART
 from data.period import Period
-from data.pseudonym import load_key
+from data.pseudonym import keyed_hash, load_key
 from data.simulate import simulate
 from data.source import Origin
 from data.store import EVERYTHING, Slice, open_store
@@ -24,6 +27,7 @@ from training import promotion, recalibrate
 KEY = b"0123456789abcdef"
 MODEL = "ed_admission"
 SITE = "county-new"
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 SIGNED = {"by": "Dr Chen", "reason": "a new hospital"}
 
 
@@ -67,7 +71,7 @@ def mart_home(stock, tmp_path):
 
 def rows(home, fitted, site, which=EVERYTHING, mart=MART):
     with recalibrate._rows(home, fitted, mart, site, which) as (cohort, left_out, origins):
-        return cohort, left_out, [origin.load_id for origin in origins]
+        return cohort, left_out.learned_from, [origin.load_id for origin in origins]
 
 
 def test_a_new_hospital_has_only_fresh_rows(mart_home, stock):
@@ -90,6 +94,28 @@ def test_rows_that_the_version_learned_from_are_left_out(mart_home, stock):
     assert left_out > 300
     assert old.sum() == (cohort.time < np.datetime64("2019-07-01")).sum() > 500
     assert (~old).sum() > 100
+
+
+def test_who_was_warned_of_teaches_no_intercept(mart_home, stock):
+    """A warning changes the outcome that it warned of. Hashes of mart and log are made with one key."""
+    everybody, _, _ = rows(mart_home, stock.fitted, SITE)
+    assert not (mart_home.path / "log.db").exists()
+    cards = [keyed_hash(KEY, f"{SITE}-8-{i}", kind="encounter") for i in range(300)]
+    plain = {"model": MODEL, "version": "0", "at": NOON, "received_at": NOON, "status": "scored"}
+    elsewhere = {"model": MODEL, "site": "clinic-01"}
+    engine = connect(mart_home.log)
+    with writing(engine) as connection:
+        for place, encounter in enumerate(cards):
+            mine = {"site": SITE, "used": "card" if place < 200 else "answered"}
+            row = {"prediction_id": f"p{place}", "encounter": encounter, **plain, **mine}
+            connection.execute(insert(prediction), row)
+        for place, changes in enumerate([elsewhere, {"model": "ed_triage", "site": SITE}]):
+            row = {"prediction_id": f"q{place}", "encounter": cards[250], "used": "card", **plain}
+            connection.execute(insert(prediction), {**row, **changes})
+    engine.dispose()
+    with recalibrate._rows(mart_home, stock.fitted, MART, SITE, EVERYTHING) as (cohort, left_out, _):
+        assert (left_out.shown, left_out.learned_from) == (200, 0)
+        assert len(everybody) - 200 <= len(cohort) < len(everybody) - 100  # of adults and known outcomes
 
 
 def test_a_period_bounds_the_rows(mart_home, stock):
