@@ -41,7 +41,7 @@ from models.artifact import Artifact
 from monitoring import window
 from monitoring.alarms import raised
 from monitoring.answers import STATUS, USED, Answers
-from monitoring.counting import Faults
+from monitoring.counting import Faults, completing
 from monitoring.every import months
 from monitoring.run import judge
 from monitoring.window import Window
@@ -210,15 +210,19 @@ def windows(loaded: Artifact, year: Year, periods: Sequence[Period]) -> Iterator
         first, last = np.searchsorted(answers.at, [start, end])
         within = slice(first, last)
         ranks = scored[within][answers.drawn[within]]
+        now, past = answers.take(within), answers.take(slice(first))
+        past = replace(past, drawn=completing(now, past, list(loaded.reference.sites)))
+        before = scored[:first][past.drawn]
         yield window.count(
             loaded,
             period,
-            answers.take(np.arange(first, last)),
+            now,
             inputs={name: values[ranks] for name, values in year.inputs.items()},
+            earlier={name: values[before] for name, values in year.inputs.items()},
             contributions=year.contributions[ranks],
             groups={name: values[ranks] for name, values in year.groups.items()},
             faults={place - first: told for place, told in year.faults.items() if first <= place < last},
-            past=replace(answers, drawn=np.zeros(len(answers), bool)).take(np.arange(first)),
+            past=past,
             as_of=period.end,
         )
 

@@ -142,14 +142,16 @@ class Lost:
 class Stretch:
     """What the log holds of a window and of the year before.
 
-    ``names``: the prediction_id of each row of ``answers``. ``reasons``: the log's JSON of each of them
-    that was given no risk. ``share``: of the days before the window, that which ``past`` holds.
+    ``names``: the prediction_id of each row of ``answers``, ``past_names`` of ``past``. ``reasons``: the
+    log's JSON of each answer that was given no risk. ``share``: of the days before the window, that
+    which ``past`` holds.
     """
 
     answers: Answers
     past: Answers
     share: float
     names: pa.Array
+    past_names: pa.Array
     reasons: dict[int, str | None]
     lost: tuple[Lost, ...]
 
@@ -325,9 +327,9 @@ class _Gathered:
     ) -> Stretch:
         """``ripe``: what was answered by then is mature."""
         if not self.parts:
-            none = Answers.none()
+            none, nobody = Answers.none(), pa.array([], pa.string())
             return Stretch(
-                answers=none, past=none, share=share, names=pa.array([], pa.string()), reasons={},
+                answers=none, past=none, share=share, names=nobody, past_names=nobody, reasons={},
                 lost=tuple(self.lost),
             )  # fmt: skip
         columns = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
@@ -348,11 +350,13 @@ class _Gathered:
                 **columns,
             )
         )
+        names = pa.concat_arrays(self.names)
         return Stretch(
             answers=whole.take(slice(self.past, None)),
             past=whole.take(slice(self.past)),
             share=share,
-            names=pa.concat_arrays(self.names).slice(self.past),
+            names=names.slice(self.past),
+            past_names=names.slice(0, self.past),
             reasons=self.reasons,
             lost=tuple(self.lost),
         )

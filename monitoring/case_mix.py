@@ -17,7 +17,7 @@ import numpy as np
 from models.metrics import design_effect
 from models.spec import ModelSpec
 from monitoring import looks, sequential
-from monitoring.drift import MIN_ROWS
+from monitoring.counting import MIN_ROWS
 from monitoring.signal import Signal
 from monitoring.window import Window
 

@@ -15,6 +15,8 @@ from data.period import Period
 from models.reference import Binned
 from monitoring.answers import STATUS, Answers
 
+MIN_ROWS = 100
+"""Of a window or of one site in it; with fewer, a threshold of more than 0.4 finds nothing."""
 MOST_DAYS = 400
 """Of a longer window nothing is counted day by day."""
 UNDECLARED = "(field that the model does not declare)"
@@ -43,6 +45,20 @@ def drawn(
         if name in known:
             bounds[place] = max(every, min(1.0, most_of_site / max(1, int(of_site[place]))))
     return scored & (marks < bounds[answers.site]), scored & (marks < every)
+
+
+def completing(now: Answers, past: Answers, known: Sequence[str]) -> BoolArray:
+    """Mask of ``past``: the last risks of each known site that was given few now, up to ``MIN_ROWS``.
+
+    A site that sent nothing now is silent, and is not judged by what it sent before.
+    """
+    found = np.zeros(len(past), dtype=bool)
+    for place, name in enumerate(now.sites):
+        there = now.site == place
+        rows = int((now.scored & there).sum())
+        if name in known and there.any() and rows < MIN_ROWS:
+            found[np.flatnonzero(past.scored & (past.site == place))[rows - MIN_ROWS :]] = True
+    return found
 
 
 def faults_of(

@@ -15,6 +15,9 @@ tests in one window (columns times sites)
 quantile is Bonferroni's. It holds while cells are not rare, so those that are get merged first, and
 for independent rows: n counts patients, as somebody's visits resemble each other.
 
+**A small site** that has fewer than ``MIN_ROWS`` risks in the window is judged with its last answers
+before it, as many as make up that number: each look then holds some rows of the look before.
+
 **Refusals.** The reference refused nothing: rows of the wrong type or unit never came into it. A
 share of ``TOLERATED`` is everyday slips; more is drift once a binomial count would hardly reach it.
 """
@@ -31,10 +34,9 @@ from scipy.special import bdtrik, chdtri, ndtri
 from data.contract import Text
 from models.artifact import Artifact
 from models.reference import ABSENT, OTHER, SMALLEST_CELL, Binned, ranges
+from monitoring.counting import MIN_ROWS
 from monitoring.window import Counts, Window
 
-MIN_ROWS = 100
-"""Of a window or of one site in it; with fewer, a threshold of more than 0.4 finds nothing."""
 FLOOR = 0.1
 ALPHA = 0.05
 """Chance of any false alarm among the tests that are made at once, unless told."""
@@ -105,16 +107,19 @@ class Cells:
 
 
 def tested(window: Window) -> Iterator[tuple[str | None, Counts]]:
-    """All sites together, then each site with rows enough to be judged alone."""
+    """All sites together, then each site with rows enough to be judged alone, earlier ones included."""
     if window.whole.rows >= MIN_ROWS:
         yield None, window.whole
-    yield from ((name, counts) for name, counts in window.sites.items() if counts.rows >= MIN_ROWS)
+    for name, counts in window.sites.items():
+        if counts.rows + counts.earlier >= MIN_ROWS:
+            yield name, counts
 
 
 def cells_of(site: str | None, counts: Counts) -> list[Cells]:
-    """The inputs and the risk that can be tested there; none under ``MIN_ROWS`` scored rows."""
+    """The inputs and the risk that can be tested there; none under ``MIN_ROWS`` risks."""
     reference, patients = counts.reference, counts.patients
-    if reference is None or counts.scored < MIN_ROWS or not patients:
+    enough = counts.scored and counts.scored + counts.earlier >= MIN_ROWS
+    if reference is None or not enough or not patients:
         return []
     found = (
         prepare(binned, counts.cells[binned.column], patients=patients, site=site)

@@ -15,7 +15,8 @@ from scipy.special import ndtri
 from models.artifact import Artifact
 from models.reference import MOST_SITES, SMALLEST_SITE, Binned, Reference
 from monitoring import drift
-from monitoring.drift import MIN_ROWS, Finding
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import Finding
 from monitoring.rates import wilson
 from monitoring.signal import Signal
 from monitoring.strata import SITE

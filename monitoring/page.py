@@ -17,7 +17,8 @@ from models.manifest import NOTICE
 from monitoring import charts, curve_charts
 from monitoring.breaches import bounds
 from monitoring.charts import Point
-from monitoring.drift import MIN_ROWS, Cells, percent
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import Cells, percent
 from monitoring.lines import RISK, Line, in_order
 from monitoring.strata import SITE
 from monitoring.summary import STEPS, head, kind, standing, summary

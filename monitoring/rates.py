@@ -16,7 +16,8 @@ from scipy.special import ndtri
 from models.artifact import Artifact
 from models.reference import Binned
 from models.watch import Alarm
-from monitoring.drift import MIN_ROWS, Finding, percent, tested
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import Finding, percent, tested
 from monitoring.signal import Signal
 from monitoring.window import Counts, Window
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from models.artifact import Artifact
-from monitoring.drift import MIN_ROWS, percent
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import percent
 from monitoring.signal import Signal
 from monitoring.window import Window
 

@@ -40,7 +40,8 @@ from monitoring import (
     window,
 )
 from monitoring.attribution import RISK
-from monitoring.drift import MIN_ROWS, Cells, Finding
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import Cells, Finding
 from monitoring.estimate import estimate
 from monitoring.signal import Signal
 from monitoring.window import Window

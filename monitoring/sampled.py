@@ -41,6 +41,7 @@ UTC_ZONE = ZoneInfo("UTC")
 class Sampled:
     """What was read. ``places``: the answers of ``stretch`` whose inputs were asked for, ``opened``
     what they are, and ``together`` the mask of those that are a random sample of all sites together.
+    ``earlier``: places in its past, by which small sites are judged too, and ``opened_earlier`` theirs.
     ``as_of`` is naive UTC: outcomes recorded later are not known.
     """
 
@@ -48,6 +49,8 @@ class Sampled:
     places: Ints
     opened: Opened
     together: BoolArray
+    earlier: Ints
+    opened_earlier: Opened
     as_of: datetime
 
     @property
@@ -97,7 +100,18 @@ def sample(
         names = stretch.names.take(pa.array(places)).to_pylist()
         batches = _told(log.opened(connection, names, keyring=keyring), len(names), done)
         opened = opener.read(batches, names)
-    return Sampled(stretch=stretch, places=places, opened=opened, together=together[places], as_of=as_of)
+        earlier = np.flatnonzero(counting.completing(answers, stretch.past, known))
+        before = stretch.past_names.take(pa.array(earlier)).to_pylist()
+        opened_earlier = opener.read(log.opened(connection, before, keyring=keyring), before)
+    return Sampled(
+        stretch=stretch,
+        places=places,
+        opened=opened,
+        together=together[places],
+        earlier=earlier,
+        opened_earlier=opened_earlier,
+        as_of=as_of,
+    )
 
 
 def grouped(loaded: Artifact, inputs: Rows, told: Mapping[str, Texts]) -> dict[str, Texts]:

@@ -9,7 +9,8 @@ from models.artifact import Artifact
 from models.spec import ModelSpec
 from models.watch import Response, What
 from monitoring.breaches import bounds
-from monitoring.drift import MIN_ROWS, percent
+from monitoring.counting import MIN_ROWS
+from monitoring.drift import percent
 
 KINDS: dict[What, str] = {
     "refusals": "Refused input",

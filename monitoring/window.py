@@ -46,7 +46,8 @@ class Counts:
     answers that can be held against one. ``unreadable``: rows in which something makes no sense.
     ``last_at``: the latest row, on the wall clock. ``reference`` is None for a site that the version
     never knew, whose ``cells`` are those of all sites. ``people`` numbers the patient of each row whose
-    cells are counted.
+    cells are counted. ``earlier``: rows of before the window, which complete the ``cells`` of a small
+    site and its ``people``, and are counted nowhere else.
     """
 
     reference: Reference | None
@@ -60,6 +61,7 @@ class Counts:
     people: list[npt.NDArray[np.int64]] = field(default_factory=list)
     alerts: int = 0
     outcomes: int = 0
+    earlier: int = 0
     unreadable: int = 0
     last_at: datetime | None = None
 
@@ -82,6 +84,10 @@ class Counts:
         self.cells[binned.column] = counted
         if daily is not None:
             self.daily[binned.column] = daily
+
+    def complete(self, binned: Binned, cells: Ints) -> None:
+        """Count cells of before the window."""
+        self.cells[binned.column] += np.bincount(cells, minlength=len(binned.labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,18 +172,22 @@ def read(
     unreadable |= unread
     drawn = np.zeros(len(answers), dtype=bool)
     drawn[places] = opened.readable
+    past, before = sampled.stretch.past, sampled.opened_earlier
+    completing = np.zeros(len(past), dtype=bool)
+    completing[sampled.earlier] = before.readable
     found = count(
         loaded,
         period,
         replace(answers, drawn=drawn),
         inputs={name: values[opened.readable] for name, values in opened.inputs.items()},
+        earlier={name: values[before.readable] for name, values in before.inputs.items()},
         contributions=opened.contributions[opened.readable],
         together=sampled.together[opened.readable],
         groups={name: values[opened.readable] for name, values in opened.groups.items()},
         faults=faults,
         unreadable=unreadable,
         lost=sampled.stretch.lost,
-        past=sampled.stretch.past,
+        past=replace(past, drawn=completing),
         past_share=sampled.stretch.share,
         zone=zone.key,
         as_of=sampled.as_of,
@@ -193,6 +203,7 @@ def count(
     answers: Answers,
     *,
     inputs: Rows,
+    earlier: Rows | None = None,
     contributions: FloatArray | None = None,
     together: BoolArray | None = None,
     groups: Mapping[str, Texts] | None = None,
@@ -209,7 +220,8 @@ def count(
     Of the k rows that ``answers.drawn`` marks: ``inputs`` typed columns (k,) as ``data.contract.Rows``
     has them, a column left out is not counted; ``contributions`` (k, features), NaN in a row without;
     ``together`` (k,), which of them also count for all sites together, by default each; ``groups``,
-    attribute -> level (k,), besides those of ``spec.subgroups`` that are among ``inputs``. ``faults``:
+    attribute -> level (k,), besides those of ``spec.subgroups`` that are among ``inputs``. ``earlier``:
+    typed columns of the rows that ``past.drawn`` marks, which complete small sites. ``faults``:
     place in ``answers`` of a row without a risk -> (field, rule) of each of its reasons.
     ``unreadable``: mask of ``answers``.
     """
@@ -247,6 +259,8 @@ def count(
         counts.people.append(answers.patient[drawn[rows]])
         if contributions is not None:
             counts.reasons = counting.sums(names, contributions[rows])
+    if past is not None and earlier is not None:
+        _complete(loaded, sites, past, earlier)
     return Window(
         period=period,
         zone=zone,
@@ -298,6 +312,7 @@ def quality(window: Window) -> dict[str, Any]:
                 "rows": counts.rows,
                 **{name: counts.status[name] for name in ("scored", "abstained", "refused")},
                 "outcomes": counts.outcomes,
+                "earlier": counts.earlier,
                 "training_rows": counts.reference.rows if counts.reference else None,
             }
             for site, counts in window.sites.items()
@@ -342,6 +357,23 @@ def _counted(
         if status[place].any()
     }
     return one(reference, slice(None)), sites
+
+
+def _complete(loaded: Artifact, sites: Mapping[str, Counts], past: Answers, inputs: Rows) -> None:
+    """Add to the small sites the rows before the window that ``past.drawn`` marks."""
+    drawn = np.flatnonzero(past.drawn)
+    for name, rows in counting.by_site(past, drawn).items():
+        counts = sites.get(name)
+        if counts is None or counts.reference is None or not len(rows):
+            continue
+        for binned in counts.reference.columns:
+            if binned.column in counts.cells:
+                values = inputs[binned.column][rows]
+                counts.complete(binned, counting.cells_of(binned, loaded.mart[binned.column], values))
+        risk = counts.reference.risk
+        counts.complete(risk, risk.assign(past.risk[drawn[rows]]))
+        counts.people.append(past.patient[drawn[rows]])
+        counts.earlier = len(rows)
 
 
 def _of(slices: Mapping[str, Counts], answers: Answers, site: int) -> Iterator[Counts]:

@@ -17,7 +17,7 @@ from data.period import Period
 from data.terminal import Stage
 from models.artifact import Artifact
 from monitoring import report
-from monitoring.drift import MIN_ROWS
+from monitoring.counting import MIN_ROWS
 from monitoring.explain import drivers, page
 from monitoring.explain.drivers import Driven, Explained
 from monitoring.sampled import Sampled, grouped, sample

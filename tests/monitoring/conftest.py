@@ -145,7 +145,7 @@ class Log:
         self.keyring = load_keyring(home.path)
         self.ids = (f"prediction-{number:07}" for number in itertools.count())
 
-    def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1):
+    def add(self, visits, *, outcomes=False, refuse=None, version="3", repeat=1, times=None):
         """``refuse``: (mask, field, rule) of rows that the check did not let through."""
         scored = self.loaded.score(visits.rows)
         margin, risk = scored.margin, scored.risk
@@ -153,7 +153,7 @@ class Log:
         refused = np.zeros(len(risk), dtype=bool) if refuse is None else refuse[0]
         records, known = [], []
         for i in range(len(risk)):
-            at = START + timedelta(minutes=4 * i)
+            at = START + timedelta(minutes=4 * i) if times is None else times[i].item()
             record = self.record(
                 at=at, site=visits.site[i], version=version, patient=f"canary-patient-{i // repeat}"
             )
