@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from models import agreement
+from models.metrics import SMALLEST_GROUP
 from models.spec import ModelSpec, Triage
 from monitoring import strata
 from monitoring.answers import Answers
@@ -38,8 +39,12 @@ def measure(window: Window, spec: ModelSpec) -> dict[str, Any] | None:
     answers = window.answers
     places = np.flatnonzero(answers.labelled & _sound(answers, triage))
     n, levels = len(places), len(triage.levels)
-    if n < FEWEST:
-        reason = f"{n} outcomes were told with their level; at least {FEWEST} are needed"
+    people = len(np.unique(answers.patient[places]))
+    if n < FEWEST or people < SMALLEST_GROUP:
+        reason = (
+            f"{n} outcomes of {people} patients were told with their level; "
+            f"at least {FEWEST} of {SMALLEST_GROUP} are needed"
+        )
         return {"n": n, "reason": reason, "table": None, "groups": []}
     measured = strata.sampled(places, answers.patient, MOST)
     found: dict[str, Any] = {"n": n, "reason": None, **_measures(answers, measured, triage, BOOTSTRAP)}

@@ -16,6 +16,7 @@ import pandas as pd
 
 from data.errors import NotEnoughDataError
 from models import utility
+from models.metrics import SMALLEST_GROUP
 from models.spec import ModelSpec
 from monitoring import strata
 from monitoring.strata import SITE, UNOPENED, Ints, Texts
@@ -65,10 +66,10 @@ def measure(window: Window, spec: ModelSpec) -> dict[str, Any] | None:
     nothing: dict[str, Any] = {"value": None, "low": None, "high": None, "groups": []}
     if window.past_share < 1:
         return {**known, "reason": "of the year before not every day is read", **nothing}
-    if events < FEWEST_STAYS:
+    if events < FEWEST_STAYS or len(np.unique(stays.patient)) < SMALLEST_GROUP:
         reason = (
-            f"{events} stays that are over had the outcome, and every hour's outcome known; "
-            f"at least {FEWEST_STAYS} are needed"
+            f"of {known['stays']} stays that are over, with the outcome of every hour known, {events} "
+            f"had it; at least {FEWEST_STAYS} are needed, and {SMALLEST_GROUP} patients"
         )
         return {**known, "reason": reason, **nothing}
     groups = []

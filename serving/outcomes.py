@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 from sqlalchemy import Engine
@@ -15,13 +15,16 @@ from models.spec import Triage
 from serving.schema import OutcomeItem
 
 
-def rows(items: Sequence[OutcomeItem], key: bytes, engine: Engine) -> list[OutcomeRow]:
-    """Rows for ``record_outcomes``; identifiers become keyed hashes.
+def rows(
+    items: Sequence[OutcomeItem], key: bytes, engine: Engine, *, sites: Collection[str] | None = None
+) -> list[OutcomeRow]:
+    """Rows for ``record_outcomes``; identifiers become keyed hashes. Of predictions elsewhere than at
+    ``sites`` nothing is said, not even that their model has no levels.
 
     Raises ContractError where a level does not fit its model or the outcome told with it,
     UnavailableError where the log cannot be read. Blocks while it looks up what was predicted.
     """
-    _hold_levels(items, engine)
+    _hold_levels(items, engine, sites)
     return [
         OutcomeRow(
             outcome=item.outcome,
@@ -39,10 +42,10 @@ def _hashed(key: bytes, encounter_id: str | None) -> str | None:
     return keyed_hash(key, encounter_id, kind="encounter") if encounter_id else None
 
 
-def _hold_levels(items: Sequence[OutcomeItem], engine: Engine) -> None:
+def _hold_levels(items: Sequence[OutcomeItem], engine: Engine, sites: Collection[str] | None) -> None:
     told = {place: item for place, item in enumerate(items) if item.level is not None}
     names = {item.prediction_id for item in told.values() if item.prediction_id}
-    models = models_of(engine, names) if names else {}
+    models = models_of(engine, names, sites=sites) if names else {}
     faults = tuple(
         FieldError(field=f"[{place}].level", reason=reason)
         for place, item in told.items()

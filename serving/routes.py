@@ -81,7 +81,7 @@ async def outcomes(request: Request) -> Response:
     sites, now = asking(request).sites, datetime.now(UTC)
 
     def record() -> OutcomeReport:
-        rows = reported.rows(items, runtime.key, runtime.engine)
+        rows = reported.rows(items, runtime.key, runtime.engine, sites=sites)
         return record_outcomes(runtime.engine, rows, now, sites=sites)
 
     report = await asyncio.to_thread(record)

@@ -103,14 +103,21 @@ def foremost(fates: Iterable[OutcomeStatus]) -> OutcomeStatus:
     return next((fate for fate in _BY_WEIGHT if fate in found), "unknown")
 
 
-def models_of(engine: Engine, names: Collection[str]) -> dict[str, str]:
-    """The model of each prediction that the log knows, by id. Raises UnavailableError."""
+def models_of(
+    engine: Engine, names: Collection[str], *, sites: Collection[str] | None = None
+) -> dict[str, str]:
+    """The model of each prediction that the log knows, by id; of those at ``sites``, None for all.
+
+    Raises UnavailableError where the log cannot be read.
+    """
     found: dict[str, str] = {}
     wanted = sorted(names)
     with guarded("read"), engine.connect() as connection:
         for first in range(0, len(wanted), _CHUNK):
             some = prediction.c.prediction_id.in_(wanted[first : first + _CHUNK])
             query = select(prediction.c.prediction_id, prediction.c.model).where(some)
+            if sites is not None:
+                query = query.where(prediction.c.site.in_(sites))
             found |= {name: model for name, model in connection.execute(query)}  # noqa: C416 rows
     return found
 

@@ -34,7 +34,7 @@ _CHUNK = 20_000
 _AT_ONCE, _TOGETHER = 500, 40
 """Rows that are Python's objects at once, of more its collector of garbage takes a third of the time;
 and how many such parts are handed on as one piece."""
-_LATER = 2
+_LATER = 3
 """How many columns of :data:`SCHEMA` are the outcome's and not the prediction's."""
 
 _log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ SCHEMA = pa.schema(
         ("novelty", pa.float64()),
         ("conformal", _JSON),
         ("outcome", pa.int8()),
+        ("outcome_level", pa.int32()),
         ("outcome_observed_at", _TIME),
     ]
 )
@@ -115,7 +116,8 @@ def window(
 ) -> pa.Table:
     """Predictions with ``start <= at < end``, ordered by (at, prediction_id), as :data:`SCHEMA`.
 
-    ``outcome`` is the one recorded last, null where none is known. ``used`` is what a clinician said
+    ``outcome`` is the one recorded last, null where none is known, ``outcome_level`` its level of an
+    ordinal model, else 0. ``used`` is what a clinician said
     of the card, ``accepted`` or ``overridden``, the latest if more than once; else how the answer was
     handed over, ``silent``, ``answered`` or ``card``. ``inputs`` are opened with ``keyring``, and
     null where they cannot be, which is counted and logged; without a keyring they stay as the log
@@ -375,7 +377,7 @@ def _query(within: ColumnElement[bool]) -> Select[Any]:
         for name in SCHEMA.names[:-_LATER]
     ]
     return (
-        select(*columns, outcome.c.outcome, outcome.c.observed_at)
+        select(*columns, outcome.c.outcome, outcome.c.level, outcome.c.observed_at)
         .select_from(prediction.outerjoin(outcome, outcome.c.id == _latest(outcome.c.id)))
         .where(within)
         .order_by(prediction.c.at, prediction.c.prediction_id)

@@ -94,8 +94,10 @@ def test_what_makes_no_sense_is_not_counted(window, spoilt):
 
 def test_too_few_levels_are_a_reason(window):
     found = measure(window(FEWEST - 1), SPEC)
-    assert found["reason"] == f"{FEWEST - 1} outcomes were told with their level; at least 50 are needed"
-    assert found["groups"] == []
+    said = "49 outcomes of 25 patients were told with their level; at least 50 of 20 are needed"
+    assert (found["reason"], found["groups"]) == (said, [])
+    one = measure(window(patient=np.zeros(2000, int)), SPEC)
+    assert one["reason"].startswith("2000 outcomes of 1 patients")
 
 
 def test_an_outcome_that_may_still_come_does_not_count(window):

@@ -26,7 +26,7 @@ def engine(tmp_path):
     visit = keyed_hash(KEY, "E-1", kind="encounter")
     with writing(engine) as connection:
         for name, model in (("t", "ed_triage"), ("a", "ed_admission")):
-            row = {"prediction_id": name, "model": model, "encounter": visit, **plain}
+            row = {"prediction_id": name, "model": model, "encounter": visit, "site": "here", **plain}
             connection.execute(insert(prediction), row)
     yield engine
     engine.dispose()
@@ -68,6 +68,13 @@ def test_a_level_that_does_not_fit_fails_the_report(engine, said, reason):
         rows([item(1, 2, prediction_id="t"), said], KEY, engine)
     [fault] = caught.value.errors
     assert (fault.field, fault.reason) == ("[1].level", reason)
+
+
+def test_of_a_prediction_elsewhere_nothing_is_said(engine):
+    said = [item(1, 1, prediction_id="a")]
+    assert rows(said, KEY, engine, sites=["county-01"])[0].level == 1
+    with pytest.raises(ContractError):
+        rows(said, KEY, engine, sites=["here"])
 
 
 def test_of_a_prediction_that_nobody_knows_no_level_is_wrong(engine):
