@@ -66,13 +66,29 @@ class Reference:
     """The inputs at training, and the risks given to the tuning rows, which no tree has seen.
 
     ``sites``: the same of each of the ``MOST_SITES`` largest sites with ``SMALLEST_SITE`` rows, on
-    cells of its own. Where a site has no tuning rows its risk has no counts.
+    cells of its own. Where a site has no tuning rows its risk has no counts. ``patients``: what the rows
+    are worth in patients (see :func:`worth`); None in a version that was trained before it was kept.
     """
 
     rows: int
     columns: tuple[Binned, ...]
     risk: Binned
+    patients: float | None = None
     sites: Mapping[str, Reference] = field(default_factory=dict)
+
+
+def worth(person: npt.NDArray[Any]) -> float:
+    """How many independent rows tell as much as these, of whom each is ``person``'s.
+
+    n² over the sum of squares of each person's rows: somebody's visits resemble each other, and of a
+    few who come often less is learned than of as many who come once. For what never changes in a person
+    it is exact, for anything else it is careful. Source: Kish 1965, Survey Sampling, section 8.2.
+
+    >>> worth(np.array([1, 2, 3, 4])), worth(np.array([1, 1, 2, 2])), worth(np.array([1, 1, 1, 2]))
+    (4.0, 2.0, 1.6)
+    """
+    rows = np.unique(person, return_counts=True)[1].astype(np.float64)
+    return float(rows.sum() ** 2 / (rows**2).sum()) if len(rows) else 0.0
 
 
 def build(
@@ -82,22 +98,24 @@ def build(
     *,
     site: npt.NDArray[Any] | None = None,
     risk_site: npt.NDArray[Any] | None = None,
+    person: npt.NDArray[Any] | None = None,
 ) -> Reference:
     """Bin each of ``columns`` over ``rows``; ``risk`` may be of other rows.
 
     ``site`` names the site of each row, ``risk_site`` that of each risk; without the first no site
-    has a reference of its own.
+    has a reference of its own. ``person``: whose each row is; without it each is another's.
     """
     everywhere = np.ones(len(rows[columns[0].name]), dtype=bool)
+    people = np.arange(len(everywhere)) if person is None else person
     if site is None:
-        return _reference(rows, columns, {"": everywhere}, {"": risk})[""]
+        return _reference(rows, columns, {"": everywhere}, {"": risk}, people)[""]
     of_row, of_risk = site.astype(str), (np.array([]) if risk_site is None else risk_site.astype(str))
     names, sizes = np.unique(of_row, return_counts=True)
     largest = np.sort(np.argsort(-sizes, kind="stable")[:MOST_SITES])
     large = [str(names[index]) for index in largest if sizes[index] >= SMALLEST_SITE]
     masks = {"": everywhere, **{name: of_row == name for name in large}}
     risks = {name: risk[of_risk == name] if risk_site is not None else risk[:0] for name in large}
-    found = _reference(rows, columns, masks, {"": risk, **risks})
+    found = _reference(rows, columns, masks, {"": risk, **risks}, people)
     return replace(found.pop(""), sites=found)
 
 
@@ -106,6 +124,7 @@ def _reference(
     columns: Sequence[Column],
     masks: Mapping[str, npt.NDArray[np.bool_]],
     risks: Mapping[str, npt.NDArray[np.float64]],
+    people: npt.NDArray[Any],
 ) -> dict[str, Reference]:
     """A reference for each mask. Column by column, since a column may have to be read from disk."""
     binned: dict[str, list[Binned]] = {name: [] for name in masks}
@@ -118,6 +137,7 @@ def _reference(
             rows=int(mask.sum()),
             columns=tuple(binned[name]),
             risk=_bin_numbers(risks[name], name="risk", label=Text("Risk", "风险")),
+            patients=worth(people[mask]),
         )
         for name, mask in masks.items()
     }

@@ -5,7 +5,7 @@ its own: PSI = sum (p - q) ln(p / q), p the window's share and q the reference's
 
 **The threshold** is an effect that matters plus what chance alone may add. Without drift
 PSI is to first order sum (p - q)^2 / q, and p - q has the variance q (1 - q) (1/n + 1/m) for n people
-in the window and m rows in the reference, so that PSI / (1/n + 1/m) follows chi-square with k - 1
+in the window and m in the reference, so that PSI / (1/n + 1/m) follows chi-square with k - 1
 degrees of freedom for k cells (Yurdakul & Naranjo 2020, J Risk Model Validation 14(4):89). With c
 tests in one window (columns times sites)
 
@@ -13,7 +13,8 @@ tests in one window (columns times sites)
 
 0.1 is the customary border of a shift worth a look (Siddiqi 2006, Credit Risk Scorecards). The
 quantile is Bonferroni's. It holds while cells are not rare, so those that are get merged first, and
-for independent rows: n counts patients, as somebody's visits resemble each other.
+for independent rows: n and m are what the rows are worth in patients (:func:`models.reference.worth`),
+as somebody's visits resemble each other.
 
 **A small site** that has fewer than ``MIN_ROWS`` risks in the window is judged with its last answers
 before it, as many as make up that number: each look then holds some rows of the look before.
@@ -72,8 +73,9 @@ class Cells:
     """One column as tested: the same cells on both sides, none too rare.
 
     ``now`` and ``then`` are the true counts, ``drawn_now`` and ``drawn_then`` the same drawn out to
-    ``SCALE`` rows with no cell empty. ``missing`` holds the shares not recorded at training and now,
-    from before any cell was merged.
+    ``SCALE`` rows with no cell empty. ``patients`` and ``trained``: what the rows of the window and of
+    the reference are worth. ``missing`` holds the shares not recorded at training and now, from before
+    any cell was merged.
     """
 
     column: str
@@ -84,7 +86,8 @@ class Cells:
     then: Ints
     drawn_now: Ints
     drawn_then: Ints
-    patients: int
+    patients: float
+    trained: float
     missing: tuple[float, float]
 
     @property
@@ -121,8 +124,9 @@ def cells_of(site: str | None, counts: Counts) -> list[Cells]:
     enough = counts.scored and counts.scored + counts.earlier >= MIN_ROWS
     if reference is None or not enough or not patients:
         return []
+    trained = (reference.patients or reference.rows) / max(1, reference.rows)
     found = (
-        prepare(binned, counts.cells[binned.column], patients=patients, site=site)
+        prepare(binned, counts.cells[binned.column], patients=patients, trained=trained, site=site)
         for binned in (*reference.columns, reference.risk)
         if binned.column in counts.cells
     )
@@ -130,13 +134,19 @@ def cells_of(site: str | None, counts: Counts) -> list[Cells]:
 
 
 def prepare(
-    binned: Binned, window: Ints, *, patients: int | None = None, site: str | None = None
+    binned: Binned,
+    window: Ints,
+    *,
+    patients: float | None = None,
+    trained: float = 1.0,
+    site: str | None = None,
 ) -> Cells | None:
     """Merge the cells too rare for the test, then draw both sides out to ``SCALE`` rows.
 
     A reference cell of 0 stands for anything that was too small to publish: it counts as half of
     ``SMALLEST_CELL``. An empty window cell counts as half a row. Else a logarithm of 0 would decide.
-    None where either side is too small.
+    ``patients``: what the window's rows are worth, by default each its own; ``trained``: what one of the
+    reference is. None where either side is too small.
     """
     reference = np.array(binned.counts)
     n, m = int(window.sum()), int(reference.sum())
@@ -155,6 +165,7 @@ def prepare(
         drawn_now=scaled(np.where(now, now, 0.5)),
         drawn_then=scaled(np.where(then, then, SMALLEST_CELL / 2)),
         patients=n if patients is None else patients,
+        trained=m * trained,
         missing=(float(reference[-1] / m), float(window[-1] / n)),
     )
 
@@ -185,7 +196,7 @@ def threshold(cells: Cells, *, tests: int, alpha: float = ALPHA) -> float:
     freedom = len(cells.labels) - 1
     if freedom < 1:
         return FLOOR
-    scale = 1 / cells.patients + 1 / cells.then.sum()
+    scale = 1 / cells.patients + 1 / cells.trained
     return float(FLOOR + scale * chdtri(freedom, alpha / tests))
 
 
@@ -207,7 +218,7 @@ def missing(cells: Cells, *, tests: int, alpha: float = ALPHA) -> Finding:
     The threshold is ``LOST`` and what a difference of two shares reaches by chance (Wald).
     """
     then, now = cells.missing
-    m = int(cells.then.sum())
+    m = cells.trained
     pooled = (now * cells.patients + then * m) / (cells.patients + m)
     error = np.sqrt(pooled * (1 - pooled) * (1 / cells.patients + 1 / m))
     limit = float(LOST - ndtri(alpha / (2 * tests)) * error)

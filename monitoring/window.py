@@ -25,7 +25,7 @@ from data.log.read import Pointer
 from data.log.seal import Keyring
 from data.period import Period
 from models.artifact import Artifact
-from models.reference import Binned, Reference
+from models.reference import Binned, Reference, worth
 from monitoring import counting
 from monitoring.answers import STATUS, Answers, Lost
 from monitoring.counting import BoolArray, Faults, FloatArray, Ints
@@ -74,9 +74,9 @@ class Counts:
         return self.status["scored"]
 
     @property
-    def patients(self) -> int:
-        """Different people behind the cells; a row that names none stands alone."""
-        return len(np.unique(np.concatenate(self.people))) if self.people else 0
+    def patients(self) -> float:
+        """What the rows behind the cells are worth in patients; one that names none stands alone."""
+        return worth(np.concatenate(self.people)) if self.people else 0.0
 
     def add(self, binned: Binned, cells: Ints, days: counting.Days, rows: Ints) -> None:
         """Count the cells of a column, given of ``rows``."""

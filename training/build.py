@@ -106,6 +106,7 @@ def build(
             sigmoid(log_odds),
             site=cohort.site[learned],
             risk_site=tuning.site,
+            person=cohort.person[learned],
         ),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.contract import Category, Column, Text
-from models.reference import MOST_CATEGORIES, SMALLEST_CELL, SMALLEST_SITE, Reference, build
+from models.reference import MOST_CATEGORIES, SMALLEST_CELL, SMALLEST_SITE, Reference, build, worth
 from models.spec import to_json
 
 X = Text("x", "x")
@@ -98,3 +98,24 @@ def test_it_survives_its_own_json():
     values = {"x": np.arange(500.0)}
     made = build(values, [column("number")], NOBODY, site=np.array(["s"] * 500, dtype=object))
     assert msgspec.json.decode(to_json(made), type=Reference) == made
+
+
+def test_rows_are_worth_as_many_patients_as_they_tell_of():
+    rng = np.random.default_rng(0)
+    site = np.array(["large"] * 1000 + ["other"] * 500, dtype=object)
+    person = np.concatenate([np.arange(1000) // 4, 1000 + np.arange(500)])
+    values = {"x": rng.random(1500)}
+    made = build(values, [column("number")], NOBODY, site=site, person=person)
+    assert made.sites["large"].patients == pytest.approx(250)
+    assert made.sites["other"].patients == pytest.approx(500)
+    assert made.patients == pytest.approx(1500**2 / (250 * 16 + 500))
+    assert build(values, [column("number")], NOBODY).patients == 1500
+
+
+def test_the_mean_of_clustered_rows_varies_as_that_of_so_many_patients():
+    """A second source: the variance itself, of something that never changes in a patient."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(1, 8, 60)
+    person = np.repeat(np.arange(60), rows)
+    means = [np.repeat(rng.normal(size=60), rows).mean() for _ in range(4000)]
+    assert 1 / np.var(means) == pytest.approx(worth(person), rel=0.06)

@@ -11,7 +11,7 @@ from scipy import stats
 from data.contract import Text
 from models.reference import Binned
 from monitoring import drift
-from monitoring.drift import ALPHA, FLOOR, SCALE, prepare, psi, refusal_limit, threshold
+from monitoring.drift import ALPHA, FLOOR, SCALE, missing, prepare, psi, refusal_limit, threshold
 
 X = Text("x", "x")
 
@@ -54,6 +54,14 @@ def test_visits_of_one_patient_count_once_in_the_noise():
     alone = prepare(numbers([1000] * 4 + [0]), window)
     often = prepare(numbers([1000] * 4 + [0]), window, patients=50)
     assert threshold(often, tests=1) > threshold(alone, tests=1)
+    taught = prepare(numbers([1000] * 4 + [0]), window, trained=0.1)
+    noise = stats.chi2.isf(ALPHA, df=3) * (1 / 400 + 1 / 400)
+    assert threshold(taught, tests=1) == pytest.approx(FLOOR + noise)
+    lost = [
+        prepare(numbers([1000] * 4 + [500]), np.array([100] * 4 + [50]), trained=trained)
+        for trained in (1.0, 0.1)
+    ]
+    assert missing(lost[0], tests=1).threshold < missing(lost[1], tests=1).threshold
 
 
 def test_rare_neighbours_are_merged_and_named_after_their_edges():
