@@ -1,10 +1,12 @@
-"""A tiny real model on rows drawn from a seed, and a log that holds its answers."""
+"""A tiny real model on rows drawn from a seed, a log that holds its answers, and a window's page."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,12 +26,15 @@ from models.artifact import Artifact
 from models.calibration import fit as fit_calibration
 from models.calibration import sigmoid
 from models.catalog.ed_admission import SPEC
+from models.change_control import Plan
 from models.feature import show_cell
 from models.features import FeatureMap
 from models.linear import Logistic
 from models.manifest import FORMAT, Manifest, Provenance
 from models.reference import build
+from monitoring import alarms, page, respond, states, window
 from monitoring.answers import USED, Answers
+from monitoring.run import Monitored, judge
 from monitoring.window import Counts, Window
 from training import fit
 from training.pair import Pair
@@ -220,3 +225,159 @@ def may():
 def make():
     """How to make answers, and a window of them, from arrays."""
     return SimpleNamespace(answers=answers, window=windowed)
+
+
+PROMOTED = {
+    "n": 4000,
+    "events": 576,  # as many as the rows of these tests have
+    "auroc": {"value": 0.7, "low": 0.6, "high": 0.8},
+    "brier": 0.12,
+    "calibration": {"intercept": 0.0, "slope": 1.0, "oe": 1.0, "ici": 0.01},
+    "intervals": {"oe": {"low": 0.9, "high": 1.1}},
+}
+VOID = {"meta", "br", "line", "rect", "circle", "path", "polygon", "polyline"}
+INLINE = {"b", "span", "code", "kbd", "a"}
+
+
+class Read(HTMLParser):
+    """A page taken apart: its text, the cells of its tables' rows, and what is nested wrongly."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.html, self.open, self.wrong, self.words = html, [], [], []
+        self.tags, self.tables, self.widths, self.tall = set(), [], [], 0
+        self.feed(html)
+        self.close()
+        self.wrong += self.open
+
+    def handle_starttag(self, tag, given):
+        attributes = dict(given)
+        self.tags.add(tag)
+        if tag == "table":
+            self.tables.append([])
+            self.widths.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+            # Cells of the row before that reach into this one.
+            self.widths[-1].append(self.tall)
+            self.tall = 0
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.widths[-1][-1] += int(attributes.get("colspan", 1))
+            self.tall += "rowspan" in attributes
+        if tag not in INLINE:
+            self.words.append(" ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID and (not self.open or self.open.pop() != tag):
+            self.wrong.append(tag)
+
+    def handle_data(self, data):
+        if "style" in self.open or "title" in self.open:
+            return
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).split())
+
+    def rows(self, *start):
+        """Cells of every row that begins with those."""
+        found = [[" ".join(cell.split()) for cell in row] for table in self.tables for row in table]
+        return [row for row in found if tuple(row[: len(start)]) == start]
+
+    def sound(self):
+        """What holds of a page in every state."""
+        assert self.wrong == []
+        assert all(len(set(widths)) == 1 for widths in self.widths)
+        assert "script" not in self.tags
+        assert "http" not in self.html
+        assert not re.search(r"\b(None|nan|NaN|inf|null|Undefined)\b|\{\{|\}\}", self.text)
+        return self
+
+
+@pytest.fixture
+def promoted():
+    """Figures at promotion."""
+    return PROMOTED
+
+
+@pytest.fixture
+def told(loaded, visits, make, may):
+    """A page of May and what it is made of: ``(Read, Monitored as a dict)``.
+
+    ``monthly`` rows in each of ``months``; by how much ``moved`` the log-odds of the outcome are and
+    ``faster`` the hearts of May; ``card``: half of the answers were shown; ``edit`` of what was found;
+    ``task``: what the spec has besides.
+    """
+
+    def told(
+        monthly=400, months=("2026-05",), *, moved=0.0, faster=0, card=False, known=True, names=None,
+        groups=None, at_promotion=PROMOTED, pointer="champion", edit=lambda found: found, links=(),
+        **task,
+    ):  # fmt: skip
+        made = visits(monthly * len(months), 100)
+        month = np.arange(len(made.site)) // max(monthly, 1)
+        now = month == len(months) - 1
+        made.rows["heart_rate"][now] += faster
+        scored = loaded.score(made.rows)
+        truth = np.log(made.truth) - np.log1p(-made.truth) + moved
+        outcome = (np.random.default_rng(7).random(len(truth)) < sigmoid(truth)).astype(float)
+        first = np.array([f"{name}-01" for name in months], dtype="datetime64[D]")[month]
+        every = make.answers(
+            scored.risk,
+            outcome if known else None,
+            at=first
+            + np.arange(len(month)) % max(monthly, 1) * np.where(now, 31, 28) // max(monthly, 1),
+            site=(made.site == "south").astype(int),
+            sites=names or ("north", "south"),
+            drawn=now,
+        )
+        if card:
+            shown = np.where(np.arange(len(month)) % 2, 1, 2)  # every other as a card
+            every = replace(every, used=shown.astype(np.int8))
+        read = window.count(
+            loaded,
+            may,
+            every.take(now),
+            inputs={name: values[now] for name, values in made.rows.items()},
+            contributions=scored.contributions[now],
+            groups=groups and {name: levels(monthly) for name, levels in groups.items()},
+            past=every.take(~now),
+        )
+        judged = judge(read, loaded, at_promotion=at_promotion)
+        found = states.unrecorded(alarms.raised(judged.signals, loaded.spec))
+        found = [{**one, "number": 10 + place} for place, one in enumerate(found)]
+        enough = read.whole.rows >= 100
+        lacking = {"state": None, "what": "insufficient", "message": f"{read.whole.rows} predictions"}
+        monitored = Monitored(
+            model="ed_admission",
+            version="3",
+            pointer=pointer,
+            window={"from": "2026-05-01", "to": "2026-05-31"},
+            zone="UTC",
+            as_of="2026-06-02T04:05:06Z",
+            n=read.whole.rows,
+            outcomes=read.whole.outcomes,
+            share=1.0,
+            verdict="alarm" if found else "quiet" if enough else "insufficient",
+            columns=tuple(judged.findings),
+            performance=judged.measured,
+            estimate=judged.foreseen,
+            trend=tuple(judged.trend),
+            sequential=tuple(judged.bets),
+            reasons=tuple(judged.reasons),
+            alarms=tuple(found) if found or enough else (lacking,),
+            proposed=tuple(respond.proposals(read, loaded, found, Plan())),
+            report="index.html",
+        )
+        result = edit(asdict(monitored))
+        of = replace(loaded, spec=replace(loaded.spec, **task))
+        made = page.page(result, of, judged.cells, window.quality(read), links=links)
+        return Read(made.decode()), result
+
+    return told
