@@ -172,6 +172,7 @@ def agreement(whole: Mapping[str, Any], draws: Sequence[Mapping[str, Any]]) -> d
     told: dict[str, Any] = {
         "draws": len(draws),
         **{name: float(np.median([draw["spent"][name] for draw in draws])) for name in whole["spent"]},
+        "rows": whole["spent"]["rows"],
         "of_all_rows": whole["spent"],
         "tests": {name: len(keys) for name, keys in groups.items()},
         "drifted": sum(drifted for _, _, drifted in truth.values()),

@@ -82,7 +82,7 @@ def worth(person: npt.NDArray[Any]) -> float:
 
     n² over the sum of squares of each person's rows: somebody's visits resemble each other, and of a
     few who come often less is learned than of as many who come once. For what never changes in a person
-    it is exact, for anything else it is careful. Source: Kish 1965, Survey Sampling, section 8.2.
+    it is exact, for anything else it is careful. Source: Kish 1965, Survey Sampling.
 
     >>> worth(np.array([1, 2, 3, 4])), worth(np.array([1, 1, 2, 2])), worth(np.array([1, 1, 1, 2]))
     (4.0, 2.0, 1.6)

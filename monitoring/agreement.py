@@ -22,7 +22,7 @@ FEWEST = 50
 """Outcomes with a level."""
 BOOTSTRAP, OF_GROUP = 500, 200
 MOST = 20_000
-"""Answers that are measured, of more some so many, by patient: a kappa's interval is then 0.01 wide."""
+"""Answers that are measured, of more some so many, by patient: a kappa's interval is then 0.014 wide."""
 BY_GROUP = ("kappa", "under_urgent", "over_urgent")
 
 

@@ -79,7 +79,7 @@ ANSWERED = (
     *("model", "at", "prediction_id", "version", "pointer", "status", "used"),
     *("site", "patient", "encounter", "margin", "level", "received_at"),
 )
-"""Columns by which a year of predictions is judged: a fifteenth of a row, read from the index alone."""
+"""Columns by which a year of predictions is judged: a twentieth of a row, read from the index alone."""
 
 prediction = Table(
     "prediction",

@@ -108,6 +108,14 @@ def test_an_answer_comes_back_as_it_was_written(engine):
     assert found.to_pylist() == [{**row, "status": "scored", **nothing}]
 
 
+def test_the_index_of_times_holds_all_but_reasons_and_outcomes():
+    """Else each answer is fetched from behind its sealed inputs."""
+    elsewhere = {"reasons", "outcome", "outcome_level"}
+    [index] = [one for one in prediction.indexes if one.name == "prediction_model_at"]
+    held = {column.name for column in index.columns}
+    assert set(ANSWERS.names) - elsewhere | {"model", "version", "pointer", "received_at"} == held
+
+
 def test_reasons_are_of_those_without_a_risk_or_of_nobody(engine):
     add(engine, prediction_id="a", reasons='["told beside a risk"]')
     add(engine, prediction_id="b", status="refused", reasons="[]")

@@ -119,3 +119,9 @@ def test_the_mean_of_clustered_rows_varies_as_that_of_so_many_patients():
     person = np.repeat(np.arange(60), rows)
     means = [np.repeat(rng.normal(size=60), rows).mean() for _ in range(4000)]
     assert 1 / np.var(means) == pytest.approx(worth(person), rel=0.06)
+
+
+def test_a_reference_from_before_it_counted_patients_is_read():
+    made = msgspec.json.decode(to_json(build({"x": np.arange(500.0)}, [column("number")], NOBODY)))
+    del made["patients"]
+    assert msgspec.convert(made, Reference).patients is None

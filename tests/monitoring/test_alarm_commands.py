@@ -159,7 +159,7 @@ def test_only_kinds_that_a_window_could_judge_come_to_rest(raised, home: Home):
     assert len(ledger.verify(home.ledger, load_key(home.path))) == 3
 
 
-@pytest.mark.parametrize("by", ["change control (Dr Chen)", " Change  Control(x", "CHANGE CONTROL ("])
+@pytest.mark.parametrize("by", [f"{PLAN} (Dr Chen)", f" {PLAN.title()}(x", f"{PLAN.upper()} ("])
 def test_nobody_is_called_as_a_plan_is(by, capsys):
     with pytest.raises(SystemExit) as left:
         caremodels.main(["alarms", "close", "1", "--by", by, "--reason", "x"])

@@ -13,6 +13,7 @@ from data.contract import sample
 from data.home import Home
 from data.log.append import Entry, LogWriter
 from data.log.purge import purge
+from data.log.read import moment
 from data.log.schema import connect, outcome, writing
 from data.log.seal import FILE, load_keyring
 from data.marts import icu_hour
@@ -24,7 +25,8 @@ from models import catalog
 from models.cohort import select as select_cohort
 from models.manifest import Provenance
 from models.spec import Boosting, Support
-from monitoring import outcomes
+from monitoring import answers, outcomes
+from monitoring.sampled import UTC_ZONE
 from serving.schema import read_predict
 from serving.scorer import Receipt, Scorer
 from training.build import build
@@ -91,6 +93,44 @@ def test_outcomes_are_joined_with_the_time_at_which_they_were_known(predicted):
     # Without a time of leaving, the disposition counts as known two days after arrival.
     assert sorted(rows) == [(0, LEFT), (0, datetime(2026, 5, 3, 8)), (1, LEFT)]  # noqa: DTZ001
     assert load(predicted) == told(unknown=1)
+
+
+def test_a_model_of_levels_is_told_the_level_that_was_right(log):
+    key, spec = load_key(log.home.path), catalog.load("ed_triage")
+    acuity = {"urgent": 2, "not": 4, "no level": None}
+    log.write(
+        log.record(
+            model=spec.name,
+            encounter=keyed_hash(key, visit, kind="encounter"),
+            risk=0.3,
+            margin=-1.0,
+            level=3,
+        )
+        for visit in acuity
+    )
+    cells = {
+        "visit_id": list(acuity),
+        "arrived_at": [ARRIVED] * 3,
+        "acuity": list(acuity.values()),
+        "disposition": ["discharged"] * 3,
+    }
+    with open_store(log.home.marts) as store:
+        store.load(MART, [filled(MART, cells)], Origin(load_id="one", source="own", use="care"), key=key)
+    assert load(log) == told(joined=2)
+    may = {"start": datetime(2026, 5, 1), "end": datetime(2026, 6, 1)}  # noqa: DTZ001
+    with moment(log.engine) as connection:
+        found = answers.read(
+            connection,
+            spec,
+            version="3",
+            pointer="champion",
+            as_of=datetime.now(UTC),
+            zone=UTC_ZONE,
+            **may,
+        ).answers
+    assert found.level.tolist() == [3, 3, 3]
+    assert [found.outcome[found.outcome_level == right].tolist() for right in (2, 4)] == [[1.0], [0.0]]
+    assert sorted(found.outcome_level.tolist()) == [0, 2, 4]
 
 
 def test_a_mart_under_another_key_knows_no_visit_of_the_log(predicted):
